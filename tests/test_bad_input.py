@@ -10,7 +10,11 @@ def test_every_bad_input_raises_its_documented_error():
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "bad_input", "tests"]
     run = subprocess.run(
-        command, cwd=root, env={**os.environ, "JAXSCI_TYPECHECK": "0"}, text=True, capture_output=True
+        command,
+        cwd=root,
+        env={**os.environ, "JAXSCI_TYPECHECK": "0"},
+        text=True,
+        capture_output=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout

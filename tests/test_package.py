@@ -10,4 +10,4 @@ def test_rooms_load_on_first_use():
 
 def test_an_unknown_room_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'ballroom'"):
-        jaxsci.ballroom
+        _ = jaxsci.ballroom

@@ -14,9 +14,10 @@ from ._dtypes import (
     is_complex as is_complex,
     real_dtype as real_dtype,
 )
+from ._linear_primitive import linear_primitive as linear_primitive
 from ._nontrainable import NonTrainable as NonTrainable
 from ._results import (
-    RESULTS as RESULTS,
     all_finite as all_finite,
     raise_if_failed as raise_if_failed,
+    RESULTS as RESULTS,
 )

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def is_concrete(*values: Any) -> bool:
     """Whether no leaf of `values` is a tracer."""
-    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values))
+    return not any(isinstance(x, Tracer) for x in jax.tree.leaves(values))
 
 
 def _fail(name: str, value: Any, allowed: str):
@@ -50,9 +51,7 @@ def check_at_least(name: str, value: Any, minimum: int) -> None:
         _fail(name, value, f"at least {minimum}")
 
 
-def check_interval(
-    name: str, value: Any, low: float, high: float, *, closed: str = "both"
-) -> None:
+def check_interval(name: str, value: Any, low: float, high: float, *, closed: str = "both") -> None:
     """Raise unless `value` is in the interval; `closed` is "both", "left", "right" or "neither"."""
     if not _checkable(value):
         return

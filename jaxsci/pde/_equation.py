@@ -1,0 +1,75 @@
+"""The protocol of an equation: its linear symbol and its nonlinear function, on a grid."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
+
+from .._base import real_dtype
+from ..integrate import SemilinearTerm
+from ..spectral import FourierGrid, truncated_fourier_series
+
+
+class AbstractEquation(eqx.Module):
+    """A semilinear equation u_t = L u + N(t, u, args) on a periodic grid.
+
+    The state is an array of Fourier coefficients `(channels, *grid.spectral_shape)`. Physical
+    parameters are array leaves, so an equation can be differentiated and vmapped over.
+    """
+
+    grid: eqx.AbstractVar[FourierGrid]
+
+    @property
+    def channels(self) -> int:
+        """Number of fields."""
+        return 1
+
+    @abc.abstractmethod
+    def symbol(self) -> Inexact[Array, "..."]:
+        """Diagonal of L in Fourier space, broadcastable to the state."""
+
+    @abc.abstractmethod
+    def nonlinear(
+        self, t: Float[ArrayLike, ""], uh: Complex[Array, "..."], args: Any = None
+    ) -> Complex[Array, "..."]:
+        """N(t, u, args), from coefficients to coefficients."""
+
+    @abc.abstractmethod
+    def invariants(self, uh: Complex[Array, "..."]) -> dict[str, Float[Array, ""]]:
+        """Quantities that are conserved or only fall, by name; see the docstring of the class."""
+
+    def initial(self, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """A random initial field `(channels, *grid.shape)` typical of the equation."""
+        field = truncated_fourier_series(key, self.grid, min(5, (min(self.grid.shape) - 1) // 2))
+        return field[None]
+
+    def term(self, *, real_state: bool = False) -> SemilinearTerm:
+        """The equation as a diffrax term for states of Fourier coefficients.
+
+        The symbol is evaluated when the term is used, from the parameters it holds. The two parts
+        of the term each hold the equation: to differentiate or train, make the term inside the
+        differentiated function, with the equation or its parameters as its argument.
+        """
+        return SemilinearTerm(self.symbol, self.nonlinear, real_state=real_state)
+
+    def residual(
+        self,
+        t: Float[ArrayLike, ""],
+        uh: Complex[Array, "..."],
+        rate: Complex[Array, "..."],
+        args: Any = None,
+    ) -> Complex[Array, "..."]:
+        """u_t - L u - N(t, u), from coefficients of u and of u_t."""
+        return rate - self.term().vf(jnp.asarray(t), uh, args)
+
+
+def parameter(value: ArrayLike) -> Array:
+    """A physical parameter as an array leaf."""
+    return jnp.asarray(value, real_dtype(value))
+
+
+def like(value: Array, uh: Array) -> Array:
+    """A parameter in the precision of the state."""
+    return value.astype(real_dtype(uh))

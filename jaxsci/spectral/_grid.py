@@ -1,0 +1,349 @@
+"""`FourierGrid`: a periodic box, its transforms and its differential operators.
+
+A field u on the box [0, L_1) x ... x [0, L_d) is held by its samples on a uniform grid, or by its
+unscaled discrete Fourier coefficients uh_n = sum_x u(x) exp(-i k_n . x), k_n = 2 pi n / L.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
+
+from .._base import check_at_least, check_choice, check_positive, is_complex, real_dtype
+from ._fft import fftn, ifftn, irfftn, rfftn
+
+
+class FourierGrid(eqx.Module):
+    """A uniform periodic grid in one, two or three dimensions.
+
+    Everything is static: a grid may be closed over, be a field of a module, or be passed through
+    `jax.jit`. Wave numbers and masks are computed where they are used, in the precision of the data
+    they meet. Operators act on the last `ndim` axes; vector fields have their components on the
+    axis before those; axes in front are batch axes.
+
+    **Arguments:**
+
+    - `shape`: number of points of each axis, each at least 4 (an int in one dimension).
+    - `lengths`: length of each axis (a number in one dimension).
+    - `real`: whether fields are real. Then coefficients are stored for the non-negative wave
+        numbers of the last axis only, as by `numpy.fft.rfftn`; otherwise for all, as by
+        `numpy.fft.fftn`.
+
+    **Raises:** `ValueError` for a bad dimension, size or length.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    lengths: tuple[float, ...] = eqx.field(static=True)
+    real: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        lengths: float | Sequence[float],
+        real: bool = True,
+    ):
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        lengths = (lengths,) if isinstance(lengths, int | float | np.number) else tuple(lengths)
+        if len(shape) not in (1, 2, 3):
+            raise ValueError(f"`shape` must have one, two or three axes, got {shape}.")
+        if len(lengths) != len(shape):
+            raise ValueError(
+                f"`lengths` must have one entry an axis of `shape`, got {lengths} for {shape}."
+            )
+        if not all(isinstance(n, int | np.integer) for n in shape):
+            raise ValueError(f"`shape` must consist of integers, got {shape}.")
+        check_at_least("shape", shape, 4)
+        check_positive("lengths", lengths)
+        self.shape = tuple(int(n) for n in shape)
+        self.lengths = tuple(float(length) for length in lengths)
+        self.real = real
+
+    @property
+    def ndim(self) -> int:
+        """Number of space dimensions."""
+        return len(self.shape)
+
+    @property
+    def num_points(self) -> int:
+        """Number of grid points."""
+        return math.prod(self.shape)
+
+    @property
+    def volume(self) -> float:
+        """Volume of the box."""
+        return math.prod(self.lengths)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of neighbouring points along each axis."""
+        return tuple(length / n for n, length in zip(self.shape, self.lengths))
+
+    @property
+    def spectral_shape(self) -> tuple[int, ...]:
+        """Shape of an array of Fourier coefficients."""
+        last = self.shape[-1] // 2 + 1 if self.real else self.shape[-1]
+        return (*self.shape[:-1], last)
+
+    def with_layout(self, *, real: bool) -> "FourierGrid":
+        """The same grid for real (`real=True`) or complex fields."""
+        return FourierGrid(self.shape, self.lengths, real)
+
+    def with_shape(self, shape: int | Sequence[int]) -> "FourierGrid":
+        """The same box at another resolution."""
+        return FourierGrid(shape, self.lengths, self.real)
+
+    @property
+    def x(self) -> tuple[Float[Array, "..."], ...]:
+        """Coordinates of the points, one array of shape `shape` an axis, in the default dtype."""
+        return self.coordinates()
+
+    def coordinates(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
+        """Coordinates of the points, one array of shape `shape` an axis."""
+        axes = [np.arange(n) * h for n, h in zip(self.shape, self.spacing)]
+        dtype = real_dtype(float if dtype is None else dtype)
+        return tuple(jnp.asarray(x, dtype) for x in np.meshgrid(*axes, indexing="ij"))
+
+    def mode_numbers(self) -> tuple[np.ndarray, ...]:
+        """Integer mode numbers n of each axis, broadcastable to `spectral_shape` (NumPy)."""
+        out = []
+        for axis, n in enumerate(self.shape):
+            half = self.real and axis == self.ndim - 1
+            m = np.arange(n // 2 + 1) if half else np.rint(np.fft.fftfreq(n, 1 / n)).astype(int)
+            out.append(m.reshape([-1 if a == axis else 1 for a in range(self.ndim)]))
+        return tuple(out)
+
+    def wavenumbers(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
+        """Angular wave numbers 2 pi n / L of each axis, broadcastable to `spectral_shape`."""
+        return self._wavenumbers(dtype, odd=False)
+
+    def derivative_wavenumbers(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
+        """Wave numbers for derivatives of odd order: those of Nyquist modes are zero.
+
+        On a grid of even size exp(i pi n x/dx) and its conjugate coincide, so the mode is its own
+        conjugate and has no slope at the grid points.
+        """
+        return self._wavenumbers(dtype, odd=True)
+
+    def _wavenumbers(self, dtype, *, odd):
+        dtype = real_dtype(float if dtype is None else dtype)
+        out = []
+        for m, n, length in zip(self.mode_numbers(), self.shape, self.lengths):
+            if odd:
+                m = np.where(2 * np.abs(m) == n, 0, m)
+            out.append(jnp.asarray(2 * np.pi * m / length, dtype))
+        return tuple(out)
+
+    @property
+    def k(self) -> tuple[Float[Array, "..."], ...]:
+        """Angular wave numbers in the default dtype; see `wavenumbers`."""
+        return self.wavenumbers()
+
+    @property
+    def k2(self) -> Float[Array, "..."]:
+        """Squared wave number |k|^2, shape `spectral_shape`, in the default dtype."""
+        return self.squared_wavenumber()
+
+    def squared_wavenumber(self, dtype: Any = None) -> Float[Array, "..."]:
+        """Squared wave number |k|^2, shape `spectral_shape`."""
+        return _sum_of_squares(self.wavenumbers(dtype))
+
+    def mode_weights(self, dtype: Any = None) -> Float[Array, "..."]:
+        """How often each stored coefficient occurs in the full spectrum: 1, or 2 inside a half.
+
+        Broadcastable to `spectral_shape`.
+        """
+        m, n = self.mode_numbers()[-1], self.shape[-1]
+        single = (m == 0) | (2 * np.abs(m) == n) if self.real else np.ones_like(m, bool)
+        return jnp.asarray(np.where(single, 1, 2), real_dtype(float if dtype is None else dtype))
+
+    def fft(self, u: Inexact[Array, "..."]) -> Complex[Array, "..."]:
+        """Fourier coefficients of a field: `(..., *shape)` to `(..., *spectral_shape)`, unscaled.
+
+        **Raises:** `ValueError` for a wrong shape, `TypeError` for complex data on a real grid.
+        """
+        self._check("field", u, self.shape)
+        if not self.real:
+            return fftn(u, self.ndim)
+        if is_complex(u):
+            raise TypeError(
+                f"A real grid transforms real fields, got {u.dtype} of shape {u.shape}; "
+                "use `FourierGrid(..., real=False)` for complex ones."
+            )
+        return rfftn(u, self.ndim)
+
+    def ifft(self, uh: Complex[Array, "..."]) -> Inexact[Array, "..."]:
+        """Field of Fourier coefficients: `(..., *spectral_shape)` to `(..., *shape)`.
+
+        On a real grid the parts of the coefficients that no real field has (see `project_real`) are
+        dropped silently.
+
+        **Raises:** `ValueError` for a wrong shape, `TypeError` for real data.
+        """
+        self.check_spectral(uh)
+        return irfftn(uh, self.shape) if self.real else ifftn(uh, self.ndim)
+
+    def check_spectral(self, uh: Any, name: str = "coefficients") -> None:
+        """Raise unless `uh` can be Fourier coefficients on this grid."""
+        if not is_complex(uh):
+            raise TypeError(
+                f"Fourier {name} must be complex of shape (..., "
+                f"{', '.join(map(str, self.spectral_shape))}), got {jnp.result_type(uh)} of shape "
+                f"{jnp.shape(uh)}; transform a field with `grid.fft` first."
+            )
+        self._check(name, uh, self.spectral_shape)
+
+    def _check(self, name, u, shape):
+        if jnp.shape(u)[-self.ndim :] != shape:
+            raise ValueError(
+                f"The last axes of the {name} must be {shape} on {self}, got shape {jnp.shape(u)}."
+            )
+
+    def project_real(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Nearest coefficients that belong to a real field.
+
+        Needed where coefficients of a real grid are changed freely (optimised, perturbed): the
+        modes 0 and Nyquist of the last axis must be Hermitian, and `ifft` would drop the rest.
+        """
+        return self.fft(self.ifft(uh).real)
+
+    def dealias(
+        self, uh: Complex[Array, "..."], order: int = 2, kind: str = "strict"
+    ) -> Complex[Array, "..."]:
+        """Remove the modes that a product of `order` fields would alias.
+
+        **Arguments:**
+
+        - `uh`: coefficients, `(..., *spectral_shape)`.
+        - `order`: 2 for quadratic products (keeps |n| < N/3), 3 for cubic ones (|n| < N/4).
+        - `kind`: "strict" as above; "inclusive" keeps |n| = N/3 (N/4) too, as some codes do,
+            although that mode aliases on itself; "smooth" multiplies by exp(-36 (2|n|/N)^36).
+        """
+        for factor in self.dealias_factors(order, kind):
+            uh = uh * jnp.asarray(factor, real_dtype(uh))
+        return uh
+
+    def dealias_factors(self, order: int = 2, kind: str = "strict") -> tuple[np.ndarray, ...]:
+        """The factors of `dealias`, one an axis, broadcastable to `spectral_shape` (NumPy)."""
+        check_choice("order", order, (2, 3))
+        check_choice("kind", kind, ("strict", "inclusive", "smooth"))
+        factors = []
+        for m, n in zip(self.mode_numbers(), self.shape):
+            m = np.abs(m)
+            if kind == "smooth":
+                factors.append(np.exp(-36 * (m / (n / 2)) ** 36))
+            elif kind == "inclusive":
+                factors.append(((order + 1) * m <= n).astype(float))
+            else:
+                factors.append(((order + 1) * m < n).astype(float))
+        return tuple(factors)
+
+    def mean(self, uh: Complex[Array, "..."]) -> Inexact[Array, "..."]:
+        """Mean of a field over the box, from its coefficients."""
+        mean = uh[(..., *(0,) * self.ndim)] / self.num_points
+        return mean.real if self.real else mean
+
+    def derivative(
+        self, uh: Complex[Array, "..."], axis: int, order: int = 1
+    ) -> Complex[Array, "..."]:
+        """The `order`-th partial derivative along space axis `axis`."""
+        check_at_least("order", order, 0)
+        k = self._wavenumbers(uh, odd=order % 2 == 1)[axis]
+        return (1j**order) * k**order * uh
+
+    def grad(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Gradient of a scalar field, `(..., ndim, *spectral_shape)`."""
+        k = self.derivative_wavenumbers(uh)
+        return jnp.stack([1j * ki * uh for ki in k], axis=uh.ndim - self.ndim)
+
+    def div(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Divergence of a vector field `(..., ndim, *spectral_shape)`."""
+        k = self.derivative_wavenumbers(uh)
+        return sum(1j * ki * ui for ki, ui in zip(k, self.components(uh)))  # pyright: ignore
+
+    def curl(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Curl of a vector field.
+
+        In two dimensions the scalar d_x v - d_y u, `(..., *spectral_shape)`; in three dimensions a
+        vector.
+        """
+        k = self.derivative_wavenumbers(uh)
+        u = self.components(uh)
+        if self.ndim == 2:
+            return 1j * (k[0] * u[1] - k[1] * u[0])
+        if self.ndim == 3:
+            pairs = ((1, 2), (2, 0), (0, 1))
+            return jnp.stack([1j * (k[i] * u[j] - k[j] * u[i]) for i, j in pairs], axis=uh.ndim - 4)
+        raise ValueError("`curl` needs a grid of two or three dimensions, got one.")
+
+    def components(self, uh: Inexact[Array, "..."]) -> tuple[Inexact[Array, "..."], ...]:
+        """The components of a vector field, which stand on the axis before the space axes."""
+        axis = uh.ndim - self.ndim - 1
+        if axis < 0 or uh.shape[axis] != self.ndim:
+            raise ValueError(
+                f"A vector field on {self} needs shape (..., {self.ndim}, <space>), got {uh.shape}."
+            )
+        return tuple(jnp.take(uh, i, axis) for i in range(self.ndim))
+
+    def lap(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Laplacian."""
+        return -self.squared_wavenumber(uh) * uh
+
+    def lap_inv(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Solution of the Poisson equation lap p = u with zero mean; the mean of u is ignored."""
+        return -_reciprocal(self.squared_wavenumber(uh)) * uh
+
+    def leray(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Projection of a vector field on divergence-free ones, (I - k k^T/|k|^2) u."""
+        k = self.derivative_wavenumbers(uh)
+        scale = _reciprocal(_sum_of_squares(k))
+        u = self.components(uh)
+        along = sum(ki * ui for ki, ui in zip(k, u)) * scale
+        return jnp.stack([ui - ki * along for ki, ui in zip(k, u)], axis=uh.ndim - self.ndim - 1)
+
+    def velocity_from_vorticity(self, wh: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """Divergence-free, mean-free velocity of a vorticity.
+
+        In two dimensions of the scalar w = d_x v - d_y u, through the stream function
+        -lap psi = w, u = d_y psi, v = -d_x psi; in three of a vector, through -lap u = curl w.
+        """
+        if self.ndim == 3:
+            return -self.lap_inv(self.curl(wh))
+        kx, ky = self.derivative_wavenumbers(wh)
+        psi = -self.lap_inv(wh)
+        return jnp.stack([1j * ky * psi, -1j * kx * psi], axis=wh.ndim - 2)
+
+    def inner(self, uh: PyTree[Inexact[Array, "..."]], vh: PyTree) -> Float[Array, ""]:
+        """Space average of u . v, summed over components, from coefficients (Parseval)."""
+        terms = jax.tree.map(
+            lambda a, b: jnp.sum(self.mode_weights(a) * jnp.real(a * jnp.conj(b))), uh, vh
+        )
+        return sum(jax.tree.leaves(terms)) / self.num_points**2  # pyright: ignore
+
+    def norm(self, uh: PyTree[Inexact[Array, "..."]]) -> Float[Array, ""]:
+        """Root of the space average of |u|^2, summed over components, from coefficients.
+
+        Takes any pytree of coefficients, complex or split in real and imaginary parts, and is
+        independent of the resolution: the norm for `SpectralPIDController`. Its gradient at zero is
+        zero.
+        """
+        square = self.inner(uh, uh)
+        safe = jnp.where(square == 0, 1, square)
+        return jnp.where(square == 0, 0, jnp.sqrt(safe))
+
+
+def _sum_of_squares(k: tuple[Float[Array, "..."], ...]) -> Float[Array, "..."]:
+    total = k[0] ** 2
+    for ki in k[1:]:
+        total = total + ki**2
+    return total
+
+
+def _reciprocal(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """1/x, and 0 where x = 0."""
+    zero: Bool[Array, "..."] = x == 0
+    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, x))
