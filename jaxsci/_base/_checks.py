@@ -51,7 +51,7 @@ def check_at_least(name: str, value: Any, minimum: int) -> None:
         _fail(name, value, f"at least {minimum}")
 
 
-def check_interval(name: str, value: Any, low: float, high: float, *, closed: str = "both") -> None:
+def check_interval(name: str, value: Any, low: Any, high: Any, *, closed: str = "both") -> None:
     """Raise unless `value` is in the interval; `closed` is "both", "left", "right" or "neither"."""
     if not _checkable(value):
         return

@@ -84,11 +84,10 @@ class NavierStokes2D(AbstractEquation):
         grid = self.grid
         kx, ky = grid.derivative_wavenumbers(wh)
         psi = -grid.lap_inv(wh)
-        u = grid.ifft(1j * ky * psi)
-        v = grid.ifft(-1j * kx * psi)
-        return grid.dealias(
-            (kx**2 - ky**2) * grid.fft(u * v) + kx * ky * grid.fft((v - u) * (v + u))
-        )
+        # One transform of two fields is faster than two of one.
+        u, v = grid.ifft(jnp.stack([1j * ky * psi, -1j * kx * psi]))
+        cross, difference = grid.fft(jnp.stack([u * v, (v - u) * (v + u)]))
+        return grid.dealias((kx**2 - ky**2) * cross + kx * ky * difference)
 
     def _advective(self, wh):
         grid = self.grid
