@@ -1,6 +1,6 @@
 """Print the lowest versions that pyproject.toml allows, as pip requirements.
 
-    python .ci/lowest.py [EXTRA ...]
+python .ci/lowest.py [EXTRA ...]
 """
 
 import re

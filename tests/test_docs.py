@@ -1,0 +1,37 @@
+"""The code of README and how-to pages runs, and the API pages list every public name."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxsci
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_the_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    namespace = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), namespace)
+    assert blocks
+
+
+@pytest.mark.parametrize("room", [r for r in jaxsci.__all__ if not r.startswith("_")])
+def test_the_api_page_of_a_room_lists_its_public_names(room):
+    module = getattr(jaxsci, room)
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    page = (ROOT / "docs" / "api" / f"{room}.md").read_text()
+    listed = {n.rsplit(".", 1)[1] for n in re.findall(r"^::: ([\w.]+)$", page, flags=re.M)}
+
+    assert public == listed
