@@ -52,7 +52,7 @@ def test_the_gradient_through_a_solve_matches_a_difference():
 
 def test_a_closure_trains_with_adahessian_through_fit():
     fluid = closures.ActiveFluid(
-        spectral.FourierGrid((16, 16), (10.0, 10.0)),
+        spectral.FourierGrid((18, 18), (10.0, 10.0)),
         closures.ActiveFluidParams(alpha=-3.0, zeta=0.5),
         modes=4,
     )

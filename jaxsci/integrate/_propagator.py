@@ -70,7 +70,9 @@ class DiagonalPropagator(AbstractPropagator):
 
     def __init__(self, symbol: PyTree[ArrayLike] | Callable[[], PyTree[ArrayLike]]):
         if callable(symbol):
-            self.symbol = symbol
+            # A bare function would be a leaf that no loop can carry.
+            is_tree = isinstance(symbol, eqx.Module | jax.tree_util.Partial)
+            self.symbol = symbol if is_tree else jax.tree_util.Partial(symbol)
         else:
             self.symbol = jax.tree.map(jnp.asarray, symbol)
 
@@ -124,8 +126,18 @@ class DiagonalPropagator(AbstractPropagator):
 
 
 def _broadcast(function: Callable[[Any, Any], Any], prefix, tree):
-    """Map over a pytree and a prefix of it."""
-    return jax.tree.map(lambda p, sub: jax.tree.map(lambda x: function(p, x), sub), prefix, tree)
+    """Map over a pytree and a prefix of it whose leaves broadcast to those of the tree."""
+
+    def on_leaf(p, x):
+        tail = x.shape[max(x.ndim - p.ndim, 0) :]
+        if p.ndim > x.ndim or any(a not in (1, b) for a, b in zip(p.shape, tail)):
+            raise ValueError(
+                f"`linear` must broadcast to the state: its diagonal has shape {p.shape}, the "
+                f"state {x.shape}."
+            )
+        return function(p, x)
+
+    return jax.tree.map(lambda p, sub: jax.tree.map(lambda x: on_leaf(p, x), sub), prefix, tree)
 
 
 def _like(symbol: Inexact[Array, "..."], x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:

@@ -54,7 +54,8 @@ class AllenCahn(AbstractEquation):
         u = grid.ifft(uh)
         gradient = -grid.inner(uh, grid.lap(uh))
         well = jnp.mean((u**2 - 1) ** 2)
-        return {"free_energy": self.diffusivity * gradient / 2 + self.rate * well / 4}
+        nu, rate = like(self.diffusivity, uh), like(self.rate, uh)
+        return {"free_energy": nu * gradient / 2 + rate * well / 4}
 
 
 def allen_cahn(grid: FourierGrid, **parameters) -> SemilinearTerm:

@@ -63,10 +63,11 @@ class KortewegDeVries(AbstractEquation):
         grid = self.grid
         slope = grid.derivative(uh, 0)
         cubic = jnp.mean(grid.ifft(uh) ** 3)
+        a, b = like(self.convection, uh), like(self.dispersion, uh)
         return {
             "mean": jnp.mean(grid.mean(uh)),
             "momentum": grid.inner(uh, uh) / 2,
-            "energy": self.dispersion * grid.inner(slope, slope) / 2 - self.convection * cubic / 6,
+            "energy": b * grid.inner(slope, slope) / 2 - a * cubic / 6,
         }
 
 

@@ -6,9 +6,17 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from .._base import all_finite, check_positive, is_concrete, raise_if_failed, real_dtype, RESULTS
+from .._base import (
+    all_finite,
+    check_nonnegative,
+    check_positive,
+    is_concrete,
+    raise_if_failed,
+    real_dtype,
+    RESULTS,
+)
 from ..integrate import AbstractSemilinearSolver, ETDRK4, SpectralPIDController
 from ._equation import AbstractEquation
 
@@ -25,14 +33,14 @@ class Simulation(eqx.Module):
     """
 
     ts: Float[Array, " time"]
-    ys: Float[Array, "time ..."]
+    ys: Inexact[Array, "time ..."]
     result: RESULTS
     stats: dict[str, Any]
 
 
 def simulate(
     equation: AbstractEquation,
-    u0: Float[ArrayLike, "..."],
+    u0: Inexact[ArrayLike, "..."],
     ts: Float[ArrayLike, " time"],
     *,
     dt: Float[ArrayLike, ""] | None = None,
@@ -68,7 +76,7 @@ def simulate(
 
     **Returns:** a `Simulation`.
 
-    **Raises:** `ValueError` for bad shapes, times or steps.
+    **Raises:** `ValueError` for bad shapes, times, steps or tolerances.
     """
     grid = equation.grid
     u0 = jnp.asarray(u0)
@@ -92,8 +100,10 @@ def simulate(
         if max_steps is None:
             max_steps = _steps_needed(ts, dt)
     else:
-        rtol = jnp.asarray(1e-4 if rtol is None else rtol, ts.dtype)
-        atol = jnp.asarray(1e-6 if atol is None else atol, ts.dtype)
+        rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
+        check_nonnegative("rtol", rtol)
+        check_nonnegative("atol", atol)
+        rtol, atol = jnp.asarray(rtol, ts.dtype), jnp.asarray(atol, ts.dtype)
     solve = _Solve(
         solver=ETDRK4() if solver is None else solver,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,

@@ -28,35 +28,47 @@ def resize(uh: Complex[Array, "..."], grid: FourierGrid, new: FourierGrid) -> Co
         raise ValueError(f"`resize` needs two grids of one box and layout, got {grid} and {new}.")
     grid.check_spectral(uh)
     for axis, (n, m) in enumerate(zip(grid.shape, new.shape)):
-        if n != m:
-            half = grid.real and axis == grid.ndim - 1
-            uh = _resize_axis(uh, axis - grid.ndim, n, m, half=half)
+        if n == m:
+            continue
+        if grid.real and axis == grid.ndim - 1:
+            uh = _resize_half_axis(uh, n, m, grid.ndim)
+        else:
+            uh = _resize_axis(uh, axis - grid.ndim, n, m)
     return uh * (new.num_points / grid.num_points)
 
 
-def _resize_axis(uh, axis, n, m, *, half):
+def _resize_half_axis(uh, n, m, ndim):
+    """Resize the last axis of a real grid, which holds half of the modes."""
+    low = min(n, m)
+    kept = uh[..., : low // 2 + 1]
+    if low % 2 == 0:
+        # Going up, the Nyquist coefficient becomes a pair of which one is stored; going down, the
+        # pair falls on one coefficient, and the one not stored is the conjugate at the opposite k.
+        edge = kept[..., -1]
+        edge = 0.5 * edge if m > n else edge + jnp.conj(_reflect(edge, ndim - 1))
+        kept = kept.at[..., -1].set(edge)
+    pad = (m // 2 + 1) - (low // 2 + 1)
+    return jnp.pad(kept, [(0, 0)] * (uh.ndim - 1) + [(0, pad)])
+
+
+def _reflect(uh, ndim):
+    """Coefficients at -k over the last `ndim` axes."""
+    axes = tuple(range(uh.ndim - ndim, uh.ndim))
+    return jnp.roll(jnp.flip(uh, axes), (1,) * ndim, axes)
+
+
+def _resize_axis(uh, axis, n, m):
+    """Resize an axis that holds all modes."""
     uh = jnp.moveaxis(uh, axis, -1)
     low = min(n, m)
-    nyquist = low // 2  # meaningful for even `low` only
-    if half:
-        kept = uh[..., : low // 2 + 1]
-        if low % 2 == 0:
-            # Going up, the Nyquist coefficient becomes a pair of which one is stored; going down,
-            # the pair falls on one coefficient, which on a real grid is twice the real part.
-            factor = 0.5 if m > n else 2.0
-            kept = kept.at[..., -1].multiply(factor)
-        pad = (m // 2 + 1) - (low // 2 + 1)
-        uh = jnp.pad(kept, [(0, 0)] * (uh.ndim - 1) + [(0, pad)])
-    else:
-        positive = uh[..., : (low + 1) // 2]
-        negative = uh[..., n - (low - (low + 1) // 2) :]
-        gap = jnp.zeros((*uh.shape[:-1], max(m - n, 0)), uh.dtype)
-        if low % 2 == 0:
-            if m > n:
-                edge = 0.5 * negative[..., :1]
-                negative = negative.at[..., 0].multiply(0.5)
-                gap = gap.at[..., 0].set(edge[..., 0])
-            else:
-                negative = negative.at[..., 0].add(uh[..., nyquist])
-        uh = jnp.concatenate([positive, gap, negative], axis=-1)
-    return jnp.moveaxis(uh, -1, axis)
+    positive = uh[..., : (low + 1) // 2]
+    negative = uh[..., n - (low - (low + 1) // 2) :]
+    gap = jnp.zeros((*uh.shape[:-1], max(m - n, 0)), uh.dtype)
+    if low % 2 == 0:
+        if m > n:
+            edge = 0.5 * negative[..., :1]
+            negative = negative.at[..., 0].multiply(0.5)
+            gap = gap.at[..., 0].set(edge[..., 0])
+        else:
+            negative = negative.at[..., 0].add(uh[..., low // 2])
+    return jnp.moveaxis(jnp.concatenate([positive, gap, negative], axis=-1), -1, axis)

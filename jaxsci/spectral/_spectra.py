@@ -23,7 +23,7 @@ def dissipation(
     grid: FourierGrid, uh: Complex[Array, "..."], viscosity: Float[ArrayLike, ""]
 ) -> Float[Array, ""]:
     """Mean dissipation viscosity <|grad u|^2>, summed over components."""
-    return -grid.inner(uh, grid.lap(uh)) * jnp.asarray(viscosity)
+    return -grid.inner(uh, grid.lap(uh)) * jnp.asarray(viscosity, real_dtype(uh))
 
 
 def shell_index(grid: FourierGrid) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,7 @@ def cfl_number(
 ) -> Float[Array, ""]:
     """Courant number dt max_x sum_i |u_i|/dx_i of a velocity field `(ndim, *shape)`."""
     rates = [jnp.abs(ui) / h for ui, h in zip(grid.components(u), grid.spacing)]
-    return jnp.asarray(dt) * jnp.max(jnp.sum(jnp.stack(rates), axis=0))
+    return jnp.asarray(dt, real_dtype(u)) * jnp.max(jnp.sum(jnp.stack(rates), axis=0))
 
 
 def correlation(u: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, ""]:

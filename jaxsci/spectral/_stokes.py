@@ -1,8 +1,9 @@
 """Stokes flow and the pressure of incompressible flow on a periodic box."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from .._base import check_positive
+from .._base import check_positive, real_dtype
 from ._grid import FourierGrid
 
 
@@ -26,7 +27,7 @@ def stokes(
     `(..., *spectral_shape)`.
     """
     check_positive("viscosity", viscosity)
-    velocity = -grid.lap_inv(grid.leray(fh)) / viscosity
+    velocity = -grid.lap_inv(grid.leray(fh)) / jnp.asarray(viscosity, real_dtype(fh))
     return velocity, pressure(grid, fh)
 
 
