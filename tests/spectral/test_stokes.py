@@ -67,5 +67,5 @@ def test_flow_is_inverse_to_the_viscosity_and_batches():
 @pytest.mark.parametrize("viscosity", [0.0, -1.0, np.nan])
 def test_a_viscosity_that_is_not_positive_is_refused(viscosity):
     grid = FourierGrid((8, 8), (1.0, 1.0))
-    with pytest.raises(ValueError, match="`viscosity` must be (positive|finite), got"):
+    with pytest.raises(ValueError, match=r"`viscosity` must be (positive|finite), got"):
         stokes(grid, jnp.ones((2, 8, 5), complex), viscosity)
