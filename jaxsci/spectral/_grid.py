@@ -43,12 +43,12 @@ class FourierGrid(eqx.Module):
 
     def __init__(
         self,
-        shape: int | Sequence[int],
-        lengths: float | Sequence[float],
+        shape: int | np.integer | Sequence[int],
+        lengths: float | np.number | Sequence[float],
         real: bool = True,
     ):
-        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-        lengths = (lengths,) if isinstance(lengths, int | float | np.number) else tuple(lengths)
+        shape = _as_tuple(shape)
+        lengths = _as_tuple(lengths)
         if len(shape) not in (1, 2, 3):
             raise ValueError(f"`shape` must have one, two or three axes, got {shape}.")
         if len(lengths) != len(shape):
@@ -334,6 +334,10 @@ class FourierGrid(eqx.Module):
         square = self.inner(uh, uh)
         safe = jnp.where(square == 0, 1, square)
         return jnp.where(square == 0, 0, jnp.sqrt(safe))
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 def _sum_of_squares(k: tuple[Float[Array, "..."], ...]) -> Float[Array, "..."]:

@@ -109,6 +109,7 @@ def sharded():
 LAYOUTS = ["batch", "slab", "batch and slab"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,6 +120,7 @@ def test_sharded_values_and_gradients_equal_unsharded_ones(sharded, mesh, layout
     assert case["vmap"] < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_sharded_transform_communicates_nothing(sharded, mesh, kind):
@@ -127,6 +129,7 @@ def test_a_batch_sharded_transform_communicates_nothing(sharded, mesh, kind):
         assert case[program]["all-gather"] == case[program]["all-to-all"] == 0, program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])
 @pytest.mark.parametrize("layout", ["slab", "batch and slab"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,6 +140,7 @@ def test_a_slab_sharded_transform_exchanges_slabs_and_gathers_nothing(sharded, m
         assert case[program]["all-to-all"] > 0, program
 
 
+@pytest.mark.slow
 def test_space_is_cut_in_slabs_in_three_dimensions_and_uneven_spectra(sharded):
     for name in ("3d", "odd"):
         assert sharded[name]["value"] < 1e-12
@@ -144,16 +148,19 @@ def test_space_is_cut_in_slabs_in_three_dimensions_and_uneven_spectra(sharded):
         assert sharded[name]["hlo"]["all-to-all"] > 0
 
 
+@pytest.mark.slow
 def test_a_one_dimensional_axis_that_is_sharded_is_still_transformed_rightly(sharded):
     assert sharded["1d"]["value"] < 1e-12
 
 
+@pytest.mark.slow
 def test_the_transform_works_inside_shard_map(sharded):
     assert sharded["shard_map"]["value"] < 1e-12
     assert sharded["shard_map"]["grad"] < 1e-12
     assert sharded["shard_map"]["hlo"]["all-gather"] == 0
 
 
+@pytest.mark.slow
 def test_a_rollout_of_a_batch_sharded_flow_gathers_nothing(sharded):
     case = sharded["rollout"]
     assert case["value"] < 1e-12
