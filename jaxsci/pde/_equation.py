@@ -5,10 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Inexact, PRNGKeyArray
 
 from .._base import real_dtype
-from ..integrate import SemilinearTerm
+from ..integrate import AbstractPropagator, DiagonalPropagator, SemilinearTerm
 from ..spectral import FourierGrid, truncated_fourier_series
 
 
@@ -32,12 +32,12 @@ class AbstractEquation(eqx.Module):
 
     @abc.abstractmethod
     def nonlinear(
-        self, t: Float[ArrayLike, ""], uh: Complex[Array, "..."], args: Any = None
-    ) -> Complex[Array, "..."]:
+        self, t: Float[ArrayLike, ""], uh: Inexact[Array, "..."], args: Any = None
+    ) -> Inexact[Array, "..."]:
         """N(t, u, args), from coefficients to coefficients."""
 
     @abc.abstractmethod
-    def invariants(self, uh: Complex[Array, "..."]) -> dict[str, Float[Array, ""]]:
+    def invariants(self, uh: Inexact[Array, "..."]) -> dict[str, Float[Array, ""]]:
         """Quantities that are conserved or only fall, by name; see the docstring of the class."""
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "..."]:
@@ -52,15 +52,19 @@ class AbstractEquation(eqx.Module):
         of the term each hold the equation: to differentiate or train, make the term inside the
         differentiated function, with the equation or its parameters as its argument.
         """
-        return SemilinearTerm(self.symbol, self.nonlinear, real_state=real_state)
+        return SemilinearTerm(self.linear(), self.nonlinear, real_state=real_state)
+
+    def linear(self) -> AbstractPropagator:
+        """L as a propagator: diagonal with entries `symbol()`, unless a class says otherwise."""
+        return DiagonalPropagator(self.symbol)
 
     def residual(
         self,
         t: Float[ArrayLike, ""],
-        uh: Complex[Array, "..."],
-        rate: Complex[Array, "..."],
+        uh: Inexact[Array, "..."],
+        rate: Inexact[Array, "..."],
         args: Any = None,
-    ) -> Complex[Array, "..."]:
+    ) -> Inexact[Array, "..."]:
         """u_t - L u - N(t, u), from coefficients of u and of u_t."""
         return rate - self.term().vf(jnp.asarray(t), uh, args)
 

@@ -12,6 +12,7 @@ from .._base import (
     all_finite,
     check_nonnegative,
     check_positive,
+    is_complex,
     is_concrete,
     raise_if_failed,
     real_dtype,
@@ -135,8 +136,9 @@ class _Solve(eqx.Module):
 
     def __call__(self, equation, u0, ts, dt, rtol, atol, args):
         grid = equation.grid
+        uh = grid.fft(u0)
         # A real state: diffrax warns on complex ones.
-        term = equation.term(real_state=True)
+        term = equation.term(real_state=is_complex(uh))
         if dt is None:
             controller = SpectralPIDController(rtol, atol, grid.norm)
             dt = (ts[1] - ts[0]) / 10
@@ -149,7 +151,7 @@ class _Solve(eqx.Module):
             ts[0],
             ts[-1],
             dt,
-            term.encode(grid.fft(u0)),
+            term.encode(uh),
             args,
             saveat=diffrax.SaveAt(ts=ts, fn=lambda t, y, args: grid.ifft(term.decode(y))),
             stepsize_controller=controller,
