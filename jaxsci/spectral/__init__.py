@@ -25,3 +25,14 @@ from ._spectra import (
     valid_time as valid_time,
 )
 from ._stokes import pressure as pressure, stokes as stokes
+from ._wall_grids import (
+    AbstractWallGrid as AbstractWallGrid,
+    CosineGrid as CosineGrid,
+    Grid as Grid,
+    lift as lift,
+    lift_slopes as lift_slopes,
+    MixedWallGrid as MixedWallGrid,
+    SineGrid as SineGrid,
+    truncated_wall_series as truncated_wall_series,
+    wall_grid as wall_grid,
+)

@@ -60,6 +60,29 @@ def irfftn(uh: Complex[Array, "..."], shape: tuple[int, ...]) -> Float[Array, ".
     return _dft(uh, kind="irfft", lengths=tuple(shape))
 
 
+def transform_axes(
+    x: Inexact[Array, "..."], kind: str, axes: tuple[int, ...], shape: tuple[int, ...]
+) -> Inexact[Array, "..."]:
+    """Transform some of the space axes, which must be neighbours, and treat the rest as batch.
+
+    **Arguments:**
+
+    - `x`: array whose last `len(shape)` axes are the space axes.
+    - `kind`: "fft", "ifft", and where the last axis is among them "rfft", "irfft".
+    - `axes`: increasing space axes.
+    - `shape`: sizes of all space axes of the field.
+    """
+    lengths = tuple(shape[axis] for axis in axes)
+    source = [axis - len(shape) for axis in axes]
+    target = list(range(-len(axes), 0))
+    if kind == "fft":
+        x = x.astype(complex_dtype(x))
+    if source == target:
+        return _dft(x, kind=kind, lengths=lengths)
+    y = _dft(jnp.moveaxis(x, source, target), kind=kind, lengths=lengths)
+    return jnp.moveaxis(y, target, source)
+
+
 def _local(x, *, kind, lengths):
     return jax.lax.fft(x, kind, lengths)
 

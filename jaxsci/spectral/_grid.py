@@ -4,6 +4,7 @@ A field u on the box [0, L_1) x ... x [0, L_d) is held by its samples on a unifo
 unscaled discrete Fourier coefficients uh_n = sum_x u(x) exp(-i k_n . x), k_n = 2 pi n / L.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
 
 from .._base import check_at_least, check_choice, check_positive, is_complex, real_dtype
+from ._decomposition import Decomposition
 from ._fft import fftn, ifftn, irfftn, rfftn
 
 
@@ -33,6 +36,7 @@ class FourierGrid(eqx.Module):
     - `real`: whether fields are real. Then coefficients are stored for the non-negative wave
         numbers of the last axis only, as by `numpy.fft.rfftn`; otherwise for all, as by
         `numpy.fft.fftn`.
+    - `decomposition`: how the axes are cut over devices, if they are; made by `sharded`.
 
     **Raises:** `ValueError` for a bad dimension, size or length.
     """
@@ -40,12 +44,15 @@ class FourierGrid(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
     lengths: tuple[float, ...] = eqx.field(static=True)
     real: bool = eqx.field(static=True)
+    decomposition: Decomposition | None = eqx.field(static=True)
 
     def __init__(
         self,
         shape: int | np.integer | Sequence[int],
         lengths: float | np.number | Sequence[float],
         real: bool = True,
+        *,
+        decomposition: Decomposition | None = None,
     ):
         shape = _as_tuple(shape)
         lengths = _as_tuple(lengths)
@@ -62,6 +69,9 @@ class FourierGrid(eqx.Module):
         self.shape = tuple(int(n) for n in shape)
         self.lengths = tuple(float(length) for length in lengths)
         self.real = real
+        self.decomposition = decomposition
+        if decomposition is not None:
+            decomposition.check(self.shape)
 
     @property
     def ndim(self) -> int:
@@ -85,17 +95,88 @@ class FourierGrid(eqx.Module):
 
     @property
     def spectral_shape(self) -> tuple[int, ...]:
-        """Shape of an array of Fourier coefficients."""
-        last = self.shape[-1] // 2 + 1 if self.real else self.shape[-1]
+        """Shape of an array of Fourier coefficients.
+
+        On a sharded grid the last axis ends with zeros, up to a multiple of its devices.
+        """
+        last = self.num_stored
+        if self.decomposition is not None:
+            last = self.decomposition.padded(last)
         return (*self.shape[:-1], last)
+
+    @property
+    def num_stored(self) -> int:
+        """Number of modes of the last axis that coefficients hold, without padding."""
+        return self.shape[-1] // 2 + 1 if self.real else self.shape[-1]
 
     def with_layout(self, *, real: bool) -> "FourierGrid":
         """The same grid for real (`real=True`) or complex fields."""
-        return FourierGrid(self.shape, self.lengths, real)
+        return FourierGrid(self.shape, self.lengths, real, decomposition=self.decomposition)
 
     def with_shape(self, shape: int | Sequence[int]) -> "FourierGrid":
         """The same box at another resolution."""
-        return FourierGrid(shape, self.lengths, self.real)
+        return FourierGrid(shape, self.lengths, self.real, decomposition=self.decomposition)
+
+    def sharded(
+        self, mesh: Mesh | AbstractMesh | None, axes: str | Sequence[str] = ()
+    ) -> "FourierGrid":
+        """The same grid with its fields and coefficients cut over the devices of a mesh.
+
+        Fields are cut along the first space axes and coefficients along the last ones, so that a
+        transform costs one exchange (all-to-all) for each mesh axis, and everything that acts mode
+        by mode or point by point costs none. The last axis of the coefficients is padded to a
+        multiple of its devices (see `spectral_shape`); the padding holds zeros, belongs to wave
+        number zero and counts in no norm, mask or spectrum. Leading axes stay as they are cut.
+
+        **Arguments:**
+
+        - `mesh`: the mesh, its axes Auto or Explicit; None for a grid that is not cut.
+        - `axes`: names of mesh axes, fewer than there are space axes: one cuts space in slabs, two
+            cut it in pencils (three dimensions).
+
+        **Raises:** `ValueError` for an unknown or repeated name, a wrong number of names, or an
+        axis of points that the devices do not divide.
+        """
+        if mesh is None:
+            return FourierGrid(self.shape, self.lengths, self.real)
+        axes = _as_names(axes)
+        for name in axes:
+            check_choice("axes", name, mesh.axis_names)
+        if not 1 <= len(axes) < self.ndim or len(set(axes)) < len(axes):
+            raise ValueError(
+                f"`axes` must be at least one mesh axis and fewer than the {self.ndim} axes of "
+                f"space, each once, got {axes}."
+            )
+        cut = Decomposition(mesh, axes, self.ndim)
+        return FourierGrid(self.shape, self.lengths, self.real, decomposition=cut)
+
+    def sharding(self, kind: str, *leading: str | None) -> NamedSharding:
+        """Where the parts of a field or of its coefficients belong, for `jax.device_put`.
+
+        **Arguments:**
+
+        - `kind`: "physical" for fields, "spectral" for coefficients.
+        - `leading`: the mesh axis of each leading axis (batch, channels), or None.
+
+        **Raises:** `ValueError` on a grid that is not sharded.
+        """
+        check_choice("kind", kind, ("physical", "spectral"))
+        if self.decomposition is None:
+            raise ValueError("`sharding` needs a sharded grid; make one with `grid.sharded`.")
+        cut = self.decomposition
+        return cut.sharding(cut.physical if kind == "physical" else cut.spectral, leading)
+
+    def constrain(self, x: Inexact[Array, "..."], kind: str) -> Inexact[Array, "..."]:
+        """The same array, laid out as "physical" or "spectral" arrays of this grid are.
+
+        For arrays made under `jax.jit` otherwise than by `fft` and `ifft`. Leading axes stay as
+        they are cut. On a grid that is not sharded nothing happens.
+        """
+        check_choice("kind", kind, ("physical", "spectral"))
+        if self.decomposition is None:
+            return x
+        cut = self.decomposition
+        return cut.constrain(x, cut.physical if kind == "physical" else cut.spectral)
 
     @property
     def x(self) -> tuple[Float[Array, "..."], ...]:
@@ -109,13 +190,29 @@ class FourierGrid(eqx.Module):
         return tuple(jnp.asarray(x, dtype) for x in np.meshgrid(*axes, indexing="ij"))
 
     def mode_numbers(self) -> tuple[np.ndarray, ...]:
-        """Integer mode numbers n of each axis, broadcastable to `spectral_shape` (NumPy)."""
+        """Integer mode numbers n of each axis, broadcastable to `spectral_shape` (NumPy).
+
+        Zero where the last axis is padded.
+        """
         out = []
         for axis, n in enumerate(self.shape):
             half = self.real and axis == self.ndim - 1
             m = np.arange(n // 2 + 1) if half else np.rint(np.fft.fftfreq(n, 1 / n)).astype(int)
+            m = np.pad(m, (0, self.spectral_shape[axis] - len(m)))
             out.append(m.reshape([-1 if a == axis else 1 for a in range(self.ndim)]))
         return tuple(out)
+
+    def _is_mode(self) -> np.ndarray:
+        """Whether an entry of the last axis of the coefficients is a mode, not padding (NumPy)."""
+        return np.arange(self.spectral_shape[-1]) < self.num_stored
+
+    def _array(self, values: np.ndarray, dtype: Any) -> Array:
+        """Numbers that broadcast to coefficients, laid out as those are."""
+        x = jnp.asarray(values, dtype)
+        if self.decomposition is None:
+            return x
+        cuts = (name if n > 1 else None for name, n in zip(self.decomposition.spectral, x.shape))
+        return self.decomposition.constrain(x, tuple(cuts))
 
     def wavenumbers(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
         """Angular wave numbers 2 pi n / L of each axis, broadcastable to `spectral_shape`."""
@@ -135,7 +232,7 @@ class FourierGrid(eqx.Module):
         for m, n, length in zip(self.mode_numbers(), self.shape, self.lengths):
             if odd:
                 m = np.where(2 * np.abs(m) == n, 0, m)
-            out.append(jnp.asarray(2 * np.pi * m / length, dtype))
+            out.append(self._array(2 * np.pi * m / length, dtype))
         return tuple(out)
 
     @property
@@ -155,11 +252,12 @@ class FourierGrid(eqx.Module):
     def mode_weights(self, dtype: Any = None) -> Float[Array, "..."]:
         """How often each stored coefficient occurs in the full spectrum: 1, or 2 inside a half.
 
-        Broadcastable to `spectral_shape`.
+        Zero where the last axis is padded. Broadcastable to `spectral_shape`.
         """
         m, n = self.mode_numbers()[-1], self.shape[-1]
         single = (m == 0) | (2 * np.abs(m) == n) if self.real else np.ones_like(m, bool)
-        return jnp.asarray(np.where(single, 1, 2), real_dtype(float if dtype is None else dtype))
+        weights = np.where(single, 1, 2) * self._is_mode()
+        return self._array(weights, real_dtype(float if dtype is None else dtype))
 
     def fft(self, u: Inexact[Array, "..."]) -> Complex[Array, "..."]:
         """Fourier coefficients of a field: `(..., *shape)` to `(..., *spectral_shape)`, unscaled.
@@ -167,14 +265,14 @@ class FourierGrid(eqx.Module):
         **Raises:** `ValueError` for a wrong shape, `TypeError` for complex data on a real grid.
         """
         self._check("field", u, self.shape)
-        if not self.real:
-            return fftn(u, self.ndim)
-        if is_complex(u):
+        if self.real and is_complex(u):
             raise TypeError(
                 f"A real grid transforms real fields, got {u.dtype} of shape {u.shape}; "
                 "use `FourierGrid(..., real=False)` for complex ones."
             )
-        return rfftn(u, self.ndim)
+        if self.decomposition is not None:
+            return self.decomposition.forward(u, self.shape, self.real)
+        return rfftn(u, self.ndim) if self.real else fftn(u, self.ndim)
 
     def ifft(self, uh: Complex[Array, "..."]) -> Inexact[Array, "..."]:
         """Field of Fourier coefficients: `(..., *spectral_shape)` to `(..., *shape)`.
@@ -185,6 +283,8 @@ class FourierGrid(eqx.Module):
         **Raises:** `ValueError` for a wrong shape, `TypeError` for real data.
         """
         self.check_spectral(uh)
+        if self.decomposition is not None:
+            return self.decomposition.inverse(uh, self.shape, self.real)
         return irfftn(uh, self.shape) if self.real else ifftn(uh, self.ndim)
 
     def check_spectral(self, uh: Any, name: str = "coefficients") -> None:
@@ -224,7 +324,7 @@ class FourierGrid(eqx.Module):
             although that mode aliases on itself; "smooth" multiplies by exp(-36 (2|n|/N)^36).
         """
         for factor in self.dealias_factors(order, kind):
-            uh = uh * jnp.asarray(factor, real_dtype(uh))
+            uh = uh * self._array(factor, real_dtype(uh))
         return uh
 
     def dealias_factors(self, order: int = 2, kind: str = "strict") -> tuple[np.ndarray, ...]:
@@ -240,11 +340,20 @@ class FourierGrid(eqx.Module):
                 factors.append(((order + 1) * m <= n).astype(float))
             else:
                 factors.append(((order + 1) * m < n).astype(float))
+        factors[-1] = factors[-1] * self._is_mode()
         return tuple(factors)
 
     def mean(self, uh: Complex[Array, "..."]) -> Inexact[Array, "..."]:
         """Mean of a field over the box, from its coefficients."""
-        mean = uh[(..., *(0,) * self.ndim)] / self.num_points
+        if self.decomposition is None:
+            first = uh[(..., *(0,) * self.ndim)]
+        else:
+            # A slice of a cut axis would live on one device.
+            index = [np.arange(n) for n in self.spectral_shape]
+            is_first = [self._array(i == 0, bool) for i in np.ix_(*index)]
+            here = functools.reduce(jnp.logical_and, is_first)
+            first = jnp.sum(jnp.where(here, uh, 0), axis=tuple(range(-self.ndim, 0)))
+        mean = first / self.num_points
         return mean.real if self.real else mean
 
     def derivative(
@@ -287,7 +396,7 @@ class FourierGrid(eqx.Module):
             raise ValueError(
                 f"A vector field on {self} needs shape (..., {self.ndim}, <space>), got {uh.shape}."
             )
-        return tuple(jnp.take(uh, i, axis) for i in range(self.ndim))
+        return tuple(jax.lax.index_in_dim(uh, i, axis, keepdims=False) for i in range(self.ndim))
 
     def lap(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
         """Laplacian."""
@@ -334,6 +443,10 @@ class FourierGrid(eqx.Module):
         square = self.inner(uh, uh)
         safe = jnp.where(square == 0, 1, square)
         return jnp.where(square == 0, 0, jnp.sqrt(safe))
+
+
+def _as_names(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

@@ -27,17 +27,38 @@ def resize(uh: Complex[Array, "..."], grid: FourierGrid, new: FourierGrid) -> Co
     if grid.lengths != new.lengths or grid.real != new.real:
         raise ValueError(f"`resize` needs two grids of one box and layout, got {grid} and {new}.")
     grid.check_spectral(uh)
-    for axis, (n, m) in enumerate(zip(grid.shape, new.shape)):
-        if n == m:
-            continue
-        if grid.real and axis == grid.ndim - 1:
-            uh = _resize_half_axis(uh, n, m, grid.ndim)
-        else:
+    if grid.decomposition is not None and grid.decomposition == new.decomposition:
+        for cuts, axes in reversed(grid.decomposition.stages):
+            uh = _resize_axes(grid.decomposition.constrain(uh, cuts), grid, new, axes, cuts)
+    else:
+        if grid.decomposition is not None:
+            uh = grid.decomposition.constrain(uh, (None,) * grid.ndim)
+        uh = _resize_axes(uh, grid, new, range(grid.ndim), None)
+    return new.constrain(uh, "spectral") * (new.num_points / grid.num_points)
+
+
+def _resize_axes(uh, grid, new, axes, cuts):
+    """Resize some axes; the last one loses the padding of `grid` and gains that of `new`."""
+    for axis in axes:
+        n, m = grid.shape[axis], new.shape[axis]
+        last = axis == grid.ndim - 1
+        if last:
+            uh = uh[..., : grid.num_stored]
+        if n != m and last and grid.real:
+            reflect = lambda edge: _reflect(edge, grid, cuts)
+            uh = _resize_half_axis(uh, n, m, reflect)
+        elif n != m:
             uh = _resize_axis(uh, axis - grid.ndim, n, m)
-    return uh * (new.num_points / grid.num_points)
+        if last:
+            uh = _pad_last(uh, new.spectral_shape[-1] - new.num_stored)
+    return uh
 
 
-def _resize_half_axis(uh, n, m, ndim):
+def _pad_last(uh, size):
+    return jnp.pad(uh, [(0, 0)] * (uh.ndim - 1) + [(0, size)])
+
+
+def _resize_half_axis(uh, n, m, reflect):
     """Resize the last axis of a real grid, which holds half of the modes."""
     low = min(n, m)
     kept = uh[..., : low // 2 + 1]
@@ -45,16 +66,19 @@ def _resize_half_axis(uh, n, m, ndim):
         # Going up, the Nyquist coefficient becomes a pair of which one is stored; going down, the
         # pair falls on one coefficient, and the one not stored is the conjugate at the opposite k.
         edge = kept[..., -1]
-        edge = 0.5 * edge if m > n else edge + jnp.conj(_reflect(edge, ndim - 1))
-        kept = kept.at[..., -1].set(edge)
-    pad = (m // 2 + 1) - (low // 2 + 1)
-    return jnp.pad(kept, [(0, 0)] * (uh.ndim - 1) + [(0, pad)])
+        edge = 0.5 * edge if m > n else edge + jnp.conj(reflect(edge))
+        kept = jnp.concatenate([kept[..., :-1], edge[..., None]], axis=-1)
+    return _pad_last(kept, (m // 2 + 1) - (low // 2 + 1))
 
 
-def _reflect(uh, ndim):
-    """Coefficients at -k over the last `ndim` axes."""
-    axes = tuple(range(uh.ndim - ndim, uh.ndim))
-    return jnp.roll(jnp.flip(uh, axes), (1,) * ndim, axes)
+def _reflect(edge, grid, cuts):
+    """Coefficients at -k, of one wave number of the last axis."""
+    axes = tuple(range(edge.ndim - grid.ndim + 1, edge.ndim))
+    if cuts is not None:
+        # Each device needs the opposite end: the edge, one dimension less, is small.
+        edge = grid.decomposition.constrain(edge, (None,) * len(axes))
+    edge = jnp.roll(jnp.flip(edge, axes), (1,) * len(axes), axes)
+    return edge if cuts is None else grid.decomposition.constrain(edge, cuts[:-1])
 
 
 def _resize_axis(uh, axis, n, m):
@@ -63,12 +87,12 @@ def _resize_axis(uh, axis, n, m):
     low = min(n, m)
     positive = uh[..., : (low + 1) // 2]
     negative = uh[..., n - (low - (low + 1) // 2) :]
-    gap = jnp.zeros((*uh.shape[:-1], max(m - n, 0)), uh.dtype)
-    if low % 2 == 0:
-        if m > n:
-            edge = 0.5 * negative[..., :1]
-            negative = negative.at[..., 0].multiply(0.5)
-            gap = gap.at[..., 0].set(edge[..., 0])
-        else:
-            negative = negative.at[..., 0].add(uh[..., low // 2])
-    return jnp.moveaxis(jnp.concatenate([positive, gap, negative], axis=-1), -1, axis)
+    if low % 2:
+        parts = [_pad_last(positive, max(m - n, 0)), negative]
+    elif m > n:
+        edge = 0.5 * negative[..., :1]
+        parts = [positive, _pad_last(edge, m - n - 1), edge, negative[..., 1:]]
+    else:
+        edge = negative[..., :1] + uh[..., low // 2, None]
+        parts = [positive, edge, negative[..., 1:]]
+    return jnp.moveaxis(jnp.concatenate(parts, axis=-1), -1, axis)

@@ -50,6 +50,8 @@ def shell_sum(grid: FourierGrid, density: Float[Array, "..."]) -> Float[Array, "
     index, shells = shell_index(grid)
     lead = density.ndim - grid.ndim
     weighted = jnp.sum(density, axis=tuple(range(lead))) * grid.mode_weights(density)
+    if grid.decomposition is not None:
+        return grid.decomposition.segment_sum(weighted, index, len(shells))
     return jax.ops.segment_sum(weighted.ravel(), index.ravel(), len(shells))
 
 

@@ -265,7 +265,8 @@ def test_a_grid_is_static_equal_by_value_and_hashable():
     assert hash(grid) == hash(FourierGrid((6, 8), (1.0, 2.0)))
     assert grid.with_shape((4, 4)) == FourierGrid((4, 4), (1.0, 2.0))
     assert FourierGrid(np.int64(8), np.float64(2)) == FourierGrid((8,), (2.0,))
-    assert [f.name for f in dataclasses.fields(grid)] == ["shape", "lengths", "real"]
+    fields = [f.name for f in dataclasses.fields(grid)]
+    assert fields == ["shape", "lengths", "real", "decomposition"]
     total = jax.jit(lambda g, u: g.fft(u).sum())
     close(total(grid, jnp.ones((6, 8))), 48.0, 1e-14)
 
