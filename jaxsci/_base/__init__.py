@@ -1,5 +1,6 @@
 """What every room leans on: argument checks, dtypes, result codes, `NonTrainable`. Private."""
 
+from ._checkpointed_scan import checkpointed_scan as checkpointed_scan
 from ._checks import (
     check_at_least as check_at_least,
     check_choice as check_choice,

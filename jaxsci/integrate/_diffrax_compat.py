@@ -3,6 +3,8 @@
 from typing import Any
 
 import diffrax
+import equinox as eqx
+from diffrax._root_finder import use_stepsize_tol
 
 
 def unwrap(terms: Any) -> tuple[Any, Any]:
@@ -14,3 +16,26 @@ def unwrap(terms: Any) -> tuple[Any, Any]:
     if isinstance(terms, diffrax.AbstractTerm) and hasattr(terms, "direction"):
         return terms.term, terms.direction  # pyright: ignore[reportAttributeAccessIssue]
     return terms, 1
+
+
+def for_single_step(solver: Any, controller: Any) -> Any:
+    """The solver as `diffrax.diffeqsolve` would use it, differentiable in both modes.
+
+    Runge-Kutta methods loop over their stages; the default loop has no forward mode. Implicit
+    methods may take the tolerances of their root finder from the controller.
+    """
+    if isinstance(solver, diffrax.HalfSolver):
+        inner = for_single_step(solver.solver, controller)
+        return eqx.tree_at(lambda s: s.solver, solver, inner)
+    is_rk = isinstance(solver, diffrax.AbstractRungeKutta | diffrax.AbstractSRK)
+    if is_rk and getattr(solver, "scan_kind", "") is None:
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
+    if isinstance(solver, diffrax.AbstractImplicitSolver) and controller is not None:
+        finder: Any = solver.root_finder
+        taken = [n for n in ("rtol", "atol", "norm") if getattr(finder, n) is use_stepsize_tol]
+        solver = eqx.tree_at(
+            lambda s: [getattr(s.root_finder, n) for n in taken],
+            solver,
+            [getattr(controller, n) for n in taken],
+        )
+    return solver

@@ -5,13 +5,14 @@ so that N(t) = sum_k N_k (t - t0)^k/k! is solved exactly by u1 = propagate u0 + 
 """
 
 import abc
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+import lineax as lx
 from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
 from .._base import complex_dtype, is_complex, real_dtype
@@ -69,10 +70,13 @@ class DiagonalPropagator(AbstractPropagator):
     symbol: PyTree[Array] | Callable[[], PyTree[Array]]
 
     def __init__(self, symbol: PyTree[ArrayLike] | Callable[[], PyTree[ArrayLike]]):
+        if isinstance(symbol, lx.AbstractLinearOperator) or _takes_arguments(symbol):
+            raise ValueError(
+                "`symbol` must be the diagonal of L or a function without arguments that returns "
+                f"it, got {symbol!r}; {_ALTERNATIVES}"
+            )
         if callable(symbol):
-            # A bare function would be a leaf that no loop can carry.
-            is_tree = isinstance(symbol, eqx.Module | jax.tree_util.Partial)
-            self.symbol = symbol if is_tree else jax.tree_util.Partial(symbol)
+            self.symbol = pytree_function("symbol", symbol)
         else:
             self.symbol = jax.tree.map(jnp.asarray, symbol)
 
@@ -109,23 +113,43 @@ class DiagonalPropagator(AbstractPropagator):
 
     def act(self, coefficient, u):
         """Multiply elementwise."""
-        return _broadcast(lambda c, x: c * x, coefficient, u)
+        return broadcast(lambda c, x: c * x, coefficient, u)
 
     def apply(self, t, u):
         """L u."""
-        return _broadcast(lambda s, x: _like(s, x) * x, self.diagonal, u)
+        return broadcast(lambda s, x: in_precision_of(x, s) * x, self.diagonal, u)
 
     def solve(self, t, a, rhs):
         """rhs / (1 - a L)."""
 
         def divide(s, x):
-            s = _like(s, x)
+            s = in_precision_of(x, s)
             return x / (1 - jnp.asarray(a, real_dtype(x)) * s)
 
-        return _broadcast(divide, self.diagonal, rhs)
+        return broadcast(divide, self.diagonal, rhs)
 
 
-def _broadcast(function: Callable[[Any, Any], Any], prefix, tree):
+# Told to whoever gives a diagonal that is none.
+_ALTERNATIVES = (
+    "use `BlockPropagator` for an L that couples fields, `ScaledPropagator` or "
+    "`TimeVaryingPropagator` for one that varies in time, and `KrylovPropagator` for any other "
+    "operator, such as one with coefficients that vary in space."
+)
+
+
+def _takes_arguments(symbol) -> bool:
+    if not callable(symbol):
+        return False
+    try:
+        inspect.signature(symbol).bind()
+    except TypeError:
+        return True
+    except ValueError:  # no signature to be had
+        return False
+    return False
+
+
+def broadcast(function: Callable[[Any, Any], Any], prefix, tree):
     """Map over a pytree and a prefix of it whose leaves broadcast to those of the tree."""
 
     def on_leaf(p, x):
@@ -133,24 +157,34 @@ def _broadcast(function: Callable[[Any, Any], Any], prefix, tree):
         if p.ndim > x.ndim or any(a not in (1, b) for a, b in zip(p.shape, tail)):
             raise ValueError(
                 f"`linear` must broadcast to the state: its diagonal has shape {p.shape}, the "
-                f"state {x.shape}."
+                f"state {x.shape}; {_ALTERNATIVES}"
             )
         return function(p, x)
 
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda x: on_leaf(p, x), sub), prefix, tree)
 
 
-def _like(symbol: Inexact[Array, "..."], x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+def in_precision_of(
+    x: Inexact[Array, "..."], symbol: Inexact[Array, "..."]
+) -> Inexact[Array, "..."]:
     """`symbol` in the precision of `x`, still real or complex as it was."""
-    return symbol.astype(_precision_of(x, symbol))
+    return symbol.astype(complex_dtype(x) if is_complex(symbol) else real_dtype(x))
 
 
-def _precision_of(x, like) -> np.dtype:
-    return complex_dtype(x) if is_complex(like) else real_dtype(x)
+def pytree_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that may be a field of a propagator: a bare one would be a leaf no loop carries.
+
+    **Raises:** `TypeError` if it is no function.
+    """
+    if not callable(function):
+        raise TypeError(f"`{name}` must be a function, got {function!r}.")
+    if isinstance(function, eqx.Module | jax.tree_util.Partial):
+        return function  # pyright: ignore[reportReturnType]
+    return jax.tree_util.Partial(function)
 
 
 def cast_coefficients(coefficients: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
     """Coefficients in the precision of the state `y`, real ones staying real."""
     leaves = jax.tree.leaves(y)
     x = jnp.zeros((), jnp.result_type(*leaves))
-    return jax.tree.map(lambda c: _like(c, x), coefficients)
+    return jax.tree.map(lambda c: in_precision_of(x, c), coefficients)

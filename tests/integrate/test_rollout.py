@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsci.integrate import CNRK4, ETDMultistep, ETDRK4, IFRK4, rollout, SBDF2, SemilinearTerm
+from jaxsci.integrate import (
+    CNRK4,
+    ETDMultistep,
+    ETDRK1,
+    ETDRK4,
+    IFRK4,
+    rollout,
+    SBDF2,
+    SemilinearTerm,
+)
 from jaxsci.pde import burgers, navier_stokes_2d
 from jaxsci.spectral import FourierGrid
 
@@ -18,11 +27,10 @@ def initial(dtype=float):
     return GRID.fft((jnp.sin(x) + 0.3 * jnp.cos(2 * x)).astype(dtype))
 
 
-def energy(viscosity, u0, checkpoint="none", num_steps=11, save_every=1, dt=0.02):
+def energy(viscosity, u0, checkpoint="none", num_steps=11, save_every=1, dt=0.02, **options):
     term = burgers(GRID, viscosity=viscosity)
-    u = rollout(
-        ETDRK4(), term, u0, dt=dt, num_steps=num_steps, save_every=save_every, checkpoint=checkpoint
-    )
+    steps = {"dt": dt, "num_steps": num_steps, "save_every": save_every}
+    u = rollout(ETDRK4(), term, u0, checkpoint=checkpoint, **steps, **options)
     return jnp.sum(GRID.ifft(u) ** 2)
 
 
@@ -57,14 +65,51 @@ def test_a_navier_stokes_rollout_equals_diffeqsolve():
 @pytest.mark.parametrize(("num_steps", "save_every"), [(11, 1), (12, 4), (14, 7), (12, 12)])
 def test_checkpoints_change_neither_values_nor_gradients(num_steps, save_every):
     value_and_grad = jax.jit(
-        jax.value_and_grad(energy), static_argnames=("checkpoint", "num_steps", "save_every")
+        jax.value_and_grad(energy),
+        static_argnames=("checkpoint", "num_steps", "save_every", "snapshots"),
     )
-    run = lambda mode: value_and_grad(
-        0.1, initial(), checkpoint=mode, num_steps=num_steps, save_every=save_every
+    run = lambda mode, **options: value_and_grad(
+        0.1, initial(), checkpoint=mode, num_steps=num_steps, save_every=save_every, **options
     )
     value, slope = run("none")
-    for mode in ("step", "sqrt"):
-        np.testing.assert_allclose(run(mode), (value, slope), rtol=1e-12)
+    for found in (run("step"), run("sqrt"), run("binomial"), run("binomial", snapshots=3)):
+        np.testing.assert_allclose(found, (value, slope), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("save_every", "window"), [(1, 4), (3, 2), (6, 12), (12, 5)])
+def test_windowed_gradients_stop_at_the_starts_of_windows(save_every, window):
+    steps = {"dt": 0.1, "num_steps": 12, "save_every": save_every}
+
+    def solve(nu, u, **options):
+        term = SemilinearTerm(-nu * jnp.arange(3.0), lambda t, u, args: u[::-1] ** 2)
+        return rollout(ETDRK1(), term, u, **options)
+
+    u0 = jnp.array([0.3, -0.2, 0.5])
+
+    def windowed(nu):
+        return jnp.sum(solve(nu, u0, checkpoint="windowed", window=window, **steps) ** 2)
+
+    def by_hand(nu):
+        u, total = u0, 0.0
+        for i in range(12):
+            if i % window == 0:
+                u = jax.lax.stop_gradient(u)
+            u = solve(nu, u, dt=0.1, num_steps=1)[0]
+            if (i + 1) % save_every == 0:
+                total += jnp.sum(u**2)
+        return total
+
+    found, expected, full = jax.jit(
+        lambda nu: (
+            jax.value_and_grad(windowed)(nu),
+            jax.value_and_grad(by_hand)(nu),
+            jax.value_and_grad(lambda nu: jnp.sum(solve(nu, u0, **steps) ** 2))(nu),
+        )
+    )(0.4)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(found[0], full[0], rtol=1e-14)
+    if window < 12:
+        assert abs(found[1] - full[1]) > 1e-3 * abs(full[1])
 
 
 def test_saving_options():
@@ -127,7 +172,11 @@ def test_hessian_vector_products_agree_with_differences_of_gradients(checkpoint)
         ({"num_steps": 0}, "`num_steps` must be at least 1, got 0"),
         ({"save_every": 0}, "`save_every` must be at least 1, got 0"),
         ({"save_every": 3}, "`num_steps` must be a multiple of `save_every`, got 4 and 3"),
-        ({"checkpoint": "all"}, "`checkpoint` must be one of 'none', 'step', 'sqrt', got 'all'"),
+        ({"checkpoint": "all"}, "`checkpoint` must be one of 'none', 'step', 'sqrt'.*, got 'all'"),
+        ({"snapshots": 3}, "`snapshots` goes with `checkpoint='binomial'`, not with 'none'"),
+        ({"checkpoint": "binomial", "snapshots": 0}, "`snapshots` must be at least 1, got 0"),
+        ({"checkpoint": "windowed"}, "`checkpoint='windowed'` needs `window`"),
+        ({"checkpoint": "step", "window": 2}, "`window` goes with `checkpoint='windowed'`"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, message):
