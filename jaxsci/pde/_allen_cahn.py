@@ -1,11 +1,13 @@
 """The Allen-Cahn equation."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import Grid
 from ._equation import AbstractEquation, like, parameter
 
 
@@ -17,18 +19,19 @@ class AllenCahn(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with walls (a cube keeps sine and cosine series).
     - `diffusivity`: nu >= 0.
     - `rate`: r >= 0.
     """
 
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("sine", "cosine")
+    grid: Grid
     diffusivity: Float[Array, ""]
     rate: Float[Array, ""]
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         diffusivity: Float[ArrayLike, ""] = 0.01,
         rate: Float[ArrayLike, ""] = 1.0,
     ):
@@ -58,6 +61,6 @@ class AllenCahn(AbstractEquation):
         return {"free_energy": nu * gradient / 2 + rate * well / 4}
 
 
-def allen_cahn(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def allen_cahn(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.AllenCahn`][]."""
     return AllenCahn(grid, **parameters).term()

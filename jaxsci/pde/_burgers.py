@@ -1,5 +1,6 @@
 """Burgers' equation."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -26,7 +27,7 @@ class Burgers(AbstractEquation):
 
     grid: FourierGrid
     viscosity: Float[Array, ""]
-    form: str
+    form: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -70,8 +71,10 @@ class Burgers(AbstractEquation):
 
     def invariants(self, uh):
         """Mean of the first component and energy."""
+        # In one dimension the only component may come without its axis.
+        first = uh if uh.ndim == 1 else self.grid.components(uh)[0]
         return {
-            "mean": self.grid.mean(self.grid.components(uh)[0]),
+            "mean": self.grid.mean(first),
             "energy": self.grid.inner(uh, uh) / 2,
         }
 

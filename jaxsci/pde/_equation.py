@@ -1,7 +1,7 @@
 """The protocol of an equation: its linear symbol and its nonlinear function, on a grid."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,17 +9,29 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, PRNGKeyArray
 
 from .._base import real_dtype
 from ..integrate import AbstractPropagator, DiagonalPropagator, SemilinearTerm
-from ..spectral import FourierGrid, truncated_fourier_series
+from ..spectral import (
+    AbstractWallGrid,
+    Grid,
+    truncated_fourier_series,
+    truncated_wall_series,
+)
 
 
 class AbstractEquation(eqx.Module):
-    """A semilinear equation u_t = L u + N(t, u, args) on a periodic grid.
+    """A semilinear equation u_t = L u + N(t, u, args) on a grid.
 
     The state is an array of Fourier coefficients `(channels, *grid.spectral_shape)`. Physical
     parameters are array leaves, so an equation can be differentiated and vmapped over.
+
+    A class names in `walls` the series of walls, "sine" (value zero) or "cosine" (slope zero), that
+    its right-hand side maps to themselves; by default none, which leaves periodic grids.
     """
 
-    grid: eqx.AbstractVar[FourierGrid]
+    grid: eqx.AbstractVar[Any]
+    walls: ClassVar[tuple[str, ...]] = ()
+
+    def __check_init__(self):
+        check_grid(self.grid, self.walls, type(self).__name__)
 
     @property
     def channels(self) -> int:
@@ -42,8 +54,10 @@ class AbstractEquation(eqx.Module):
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "..."]:
         """A random initial field `(channels, *grid.shape)` typical of the equation."""
-        field = truncated_fourier_series(key, self.grid, min(5, (min(self.grid.shape) - 1) // 2))
-        return field[None]
+        cutoff = min(5, (min(self.grid.shape) - 1) // 2)
+        walls = isinstance(self.grid, AbstractWallGrid)
+        draw = truncated_wall_series if walls else truncated_fourier_series
+        return draw(key, self.grid, cutoff)[None]
 
     def term(self, *, real_state: bool = False) -> SemilinearTerm:
         """The equation as a diffrax term for states of Fourier coefficients.
@@ -67,6 +81,23 @@ class AbstractEquation(eqx.Module):
     ) -> Inexact[Array, "..."]:
         """u_t - L u - N(t, u), from coefficients of u and of u_t."""
         return rate - self.term().vf(jnp.asarray(t), uh, args)
+
+
+def check_grid(grid: Grid, walls: tuple[str, ...], equation: str) -> None:
+    """Raise unless the walls of a grid, if any, are among those that an equation preserves.
+
+    Even derivatives keep any series, odd powers keep sines and all powers keep cosines; odd
+    derivatives and even powers (of sines) leave the series.
+    """
+    if not isinstance(grid, AbstractWallGrid):
+        return
+    bad = sorted(set(grid.parities) - set(walls))
+    if bad:
+        allowed = ", ".join(["periodic", *walls])
+        raise ValueError(
+            f"`grid` of {equation} must be one of {allowed} along every axis, got {bad[0]} on "
+            f"{grid}: its right-hand side does not satisfy the same boundary condition."
+        )
 
 
 def parameter(value: ArrayLike) -> Array:

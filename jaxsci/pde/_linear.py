@@ -1,32 +1,57 @@
 """Linear equations: heat, advection-diffusion."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from typing import ClassVar
 
-from .._base import check_finite, check_nonnegative
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Inexact, PRNGKeyArray
+
+from .._base import check_at_least, check_finite, check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import (
+    AbstractWallGrid,
+    FourierGrid,
+    Grid,
+    truncated_fourier_series,
+    truncated_wall_series,
+)
 from ._equation import AbstractEquation, parameter
 
 
 class Heat(AbstractEquation):
-    """Heat equation u_t = nu lap u, in one to three dimensions, for any number of channels.
+    """Heat equation u_t = nu lap u, in one to three dimensions, for each channel by itself.
 
     Invariants: "mean" is conserved; "variance" falls.
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with walls.
     - `diffusivity`: nu >= 0.
+    - `channels`: number of fields.
     """
 
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("sine", "cosine")
+    grid: Grid
     diffusivity: Float[Array, ""]
+    num_channels: int = eqx.field(static=True)
 
-    def __init__(self, grid: FourierGrid, diffusivity: Float[ArrayLike, ""] = 0.01):
+    def __init__(
+        self,
+        grid: Grid,
+        diffusivity: Float[ArrayLike, ""] = 0.01,
+        channels: int = 1,
+    ):
         check_nonnegative("diffusivity", diffusivity)
+        check_at_least("channels", channels, 1)
         self.grid = grid
         self.diffusivity = parameter(diffusivity)
+        self.num_channels = channels
+
+    @property
+    def channels(self):
+        """Number of fields."""
+        return self.num_channels
 
     def symbol(self):
         """-nu |k|^2."""
@@ -40,9 +65,13 @@ class Heat(AbstractEquation):
         """Mean and variance."""
         return mean_and_variance(self.grid, uh)
 
+    def initial(self, key):
+        """Independent random Fourier series."""
+        return random_fields(key, self.grid, self.num_channels)
+
 
 class AdvectionDiffusion(AbstractEquation):
-    """Advection-diffusion u_t + c . grad u = nu lap u, for any number of channels.
+    """Advection-diffusion u_t + c . grad u = nu lap u, for each channel by itself.
 
     Invariants: "mean" is conserved; "variance" is conserved for nu = 0 and falls else.
 
@@ -51,26 +80,32 @@ class AdvectionDiffusion(AbstractEquation):
     - `grid`: the grid.
     - `velocity`: c, shape `(grid.ndim,)`; a number in one dimension.
     - `diffusivity`: nu >= 0.
+    - `channels`: number of fields.
     """
 
     grid: FourierGrid
     velocity: Float[Array, " ndim"]
     diffusivity: Float[Array, ""]
+    num_channels: int = eqx.field(static=True)
 
     def __init__(
         self,
         grid: FourierGrid,
         velocity: Float[ArrayLike, "..."] = 1.0,
         diffusivity: Float[ArrayLike, ""] = 0.0,
+        channels: int = 1,
     ):
-        check_finite("velocity", velocity)
         check_nonnegative("diffusivity", diffusivity)
-        shape = jnp.shape(velocity)
-        if shape not in ((), (grid.ndim,)):
-            raise ValueError(f"`velocity` must have shape ({grid.ndim},) on {grid}, got {shape}.")
+        check_at_least("channels", channels, 1)
         self.grid = grid
-        self.velocity = jnp.broadcast_to(parameter(velocity), (grid.ndim,))
+        self.velocity = vector_parameter(grid, "velocity", velocity)
         self.diffusivity = parameter(diffusivity)
+        self.num_channels = channels
+
+    @property
+    def channels(self):
+        """Number of fields."""
+        return self.num_channels
 
     def symbol(self):
         """-i c . k - nu |k|^2."""
@@ -86,19 +121,41 @@ class AdvectionDiffusion(AbstractEquation):
         """Mean and variance."""
         return mean_and_variance(self.grid, uh)
 
+    def initial(self, key):
+        """Independent random Fourier series."""
+        return random_fields(key, self.grid, self.num_channels)
 
-def mean_and_variance(grid, uh):
+
+def vector_parameter(grid: FourierGrid, name: str, value: Float[ArrayLike, "..."]) -> Array:
+    """A parameter with one entry a dimension, from that or from a number for all."""
+    check_finite(name, value)
+    shape = jnp.shape(value)
+    if shape not in ((), (grid.ndim,)):
+        raise ValueError(f"`{name}` must have shape ({grid.ndim},) on {grid}, got {shape}.")
+    return jnp.broadcast_to(parameter(value), (grid.ndim,))
+
+
+def random_fields(key: PRNGKeyArray, grid: Grid, channels: int) -> Float[Array, "..."]:
+    """Independent smooth random fields `(channels, *grid.shape)`."""
+    cutoff = min(5, (min(grid.shape) - 1) // 2)
+    walls = isinstance(grid, AbstractWallGrid)
+    series = truncated_wall_series if walls else truncated_fourier_series
+    draw = lambda k: series(k, grid, cutoff)  # pyright: ignore[reportArgumentType]
+    return jax.vmap(draw)(jax.random.split(key, channels))
+
+
+def mean_and_variance(grid: Grid, uh: Inexact[Array, "..."]) -> dict[str, Float[Array, ""]]:
     """Mean over the box and channels, and mean square deviation from it."""
     mean = jnp.mean(grid.mean(uh))
     fields = uh.size // uh[(0,) * (uh.ndim - grid.ndim)].size
     return {"mean": mean, "variance": grid.inner(uh, uh) / fields - mean**2}
 
 
-def heat(grid: FourierGrid, **parameters: ArrayLike) -> SemilinearTerm:
+def heat(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.Heat`][]."""
     return Heat(grid, **parameters).term()
 
 
-def advection_diffusion(grid: FourierGrid, **parameters: ArrayLike) -> SemilinearTerm:
+def advection_diffusion(grid: FourierGrid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.AdvectionDiffusion`][]."""
     return AdvectionDiffusion(grid, **parameters).term()

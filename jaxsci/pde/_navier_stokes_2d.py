@@ -133,6 +133,28 @@ def kolmogorov(k: int = 4, amplitude: float = 1.0) -> Callable[..., Array]:
     return lambda x, y: -amplitude * k * jnp.cos(k * y)
 
 
+def kolmogorov_3d(k: int = 4, amplitude: float = 1.0) -> Callable[..., Array]:
+    """The body force amplitude sin(k y) e_x in three dimensions, for boxes of length 2 pi.
+
+    **Arguments:**
+
+    - `k`: wave number of the force.
+    - `amplitude`: its amplitude.
+
+    **Returns:**
+
+    The function f(x, y, z), with the three components on a new leading axis.
+    """
+    check_at_least("k", k, 1)
+    check_finite("amplitude", amplitude)
+
+    def forcing(x, y, z):
+        along = amplitude * jnp.sin(k * y)
+        return jnp.stack([along, jnp.zeros_like(x), jnp.zeros_like(z)])
+
+    return forcing
+
+
 def operator_learning_forcing(amplitude: float = 0.1) -> Callable[..., Array]:
     """Vorticity forcing amplitude (sin 2 pi (x + y) + cos 2 pi (x + y)), for the unit square.
 

@@ -1,5 +1,7 @@
 """`simulate`: solve an equation in one call, physical fields in and out."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import diffrax
@@ -18,7 +20,13 @@ from .._base import (
     real_dtype,
     RESULTS,
 )
-from ..integrate import AbstractSemilinearSolver, ETDRK4, SpectralPIDController
+from ..integrate import (
+    AbstractSemilinearSolver,
+    ETDRK4,
+    simulate as stream,
+    SpectralPIDController,
+    ZarrStore,
+)
 from ._equation import AbstractEquation
 
 
@@ -28,13 +36,14 @@ class Simulation(eqx.Module):
     **Attributes:**
 
     - `ts`: times, `(time,)`.
-    - `ys`: fields, `(time, channels, *grid.shape)`, or without channels if `u0` had none.
+    - `ys`: fields, `(time, channels, *grid.shape)`, or without channels if `u0` had none; with a
+        store its zarr array, which reads from disk what is indexed.
     - `result`: a code of `RESULTS`, successful or why not.
     - `stats`: counts of steps taken, accepted and rejected.
     """
 
     ts: Float[Array, " time"]
-    ys: Inexact[Array, "time ..."]
+    ys: Any
     result: RESULTS
     stats: dict[str, Any]
 
@@ -51,13 +60,18 @@ def simulate(
     args: Any = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     max_steps: int | None = None,
+    store: str | Path | ZarrStore | None = None,
+    checkpoint: str | Path | None = None,
+    chunk: int = 16,
     progress: bool = False,
     throw: bool = True,
 ) -> Simulation:
     """Solve an equation from the field `u0` at `ts[0]` and return the fields at the times `ts`.
 
     Transforms to Fourier space, integrates with `diffrax.diffeqsolve` and transforms back.
-    Differentiable in the parameters of the equation and in `u0`; jit- and vmappable.
+    Differentiable in the parameters of the equation and in `u0`; jit- and vmappable. With `store`
+    the solve runs in pieces and streams the fields to disk, and with `checkpoint` it goes on after
+    a crash: `jaxsci.integrate.simulate` says how; then neither derivatives nor transformations.
 
     **Arguments:**
 
@@ -71,6 +85,9 @@ def simulate(
     - `args`: passed to the nonlinear function of the equation.
     - `adjoint`: how to differentiate, as for `diffrax.diffeqsolve`.
     - `max_steps`: largest number of steps, by default enough for `dt`, else 65536.
+    - `store`: path of a zarr store for the fields, with coordinates for xarray, or a `ZarrStore`.
+    - `checkpoint`: file from which the solve goes on when it is called again; needs `store`.
+    - `chunk`: number of saved times in a piece and in a chunk of the store.
     - `progress`: show a progress bar (a host callback: it slows short steps).
     - `throw`: raise `RuntimeError` if the solve fails, rather than only report it in `result`;
         without effect under `jax.jit`.
@@ -111,19 +128,62 @@ def simulate(
         max_steps=65536 if max_steps is None else max_steps,
         progress=progress,
     )
-    ys, result, stats = eqx.filter_jit(solve)(
-        equation, u0[None] if bare else u0, ts, dt, rtol, atol, args
-    )
+    field = u0[None] if bare else u0
+    if store is not None or checkpoint is not None:
+        disk = {"store": store, "checkpoint": checkpoint, "chunk": chunk}
+        disk |= {"max_steps": max_steps, "progress": progress}
+        return _streamed(solve, equation, field, ts, dt, rtol, atol, args, bare, disk, throw)
+    ys, result, stats = eqx.filter_jit(solve)(equation, field, ts, dt, rtol, atol, args)
     if throw:
         raise_if_failed(result, "pde.simulate")
     return Simulation(ts, ys[:, 0] if bare else ys, result, stats)
 
 
+def _streamed(solve, equation, u0, ts, dt, rtol, atol, args, bare, disk, throw) -> Simulation:
+    """The solve in pieces, by `jaxsci.integrate.simulate`."""
+    grid = equation.grid
+    term, y0, controller, dt0 = solve.setup(equation, u0, ts, dt, rtol, atol)
+
+    def save(t, y, args):
+        u = grid.ifft(term.decode(y))
+        return u[0] if bare else u
+
+    if isinstance(disk["store"], str | Path):
+        axes = ("x", "y", "z")[: grid.ndim]
+        coords = {
+            axis: np.asarray(jnp.moveaxis(x, i, 0).reshape(x.shape[i], -1)[:, 0])
+            for i, (axis, x) in enumerate(zip(axes, grid.coordinates(ts.dtype)))
+        }
+        disk["store"] = ZarrStore(
+            disk["store"],
+            name="u",
+            dims=axes if bare else ("channel", *axes),
+            coords=coords,
+            attrs={"equation": type(equation).__name__, "lengths": list(grid.lengths)},
+        )
+    found = stream(
+        term,
+        solve.solver,
+        ts,
+        y0,
+        dt0=dt0,
+        args=args,
+        stepsize_controller=controller,
+        save=save,
+        throw=False,
+        **disk,
+    )
+    if throw:
+        raise_if_failed(found.result, "pde.simulate")
+    return Simulation(jnp.asarray(found.ts), found.ys, found.result, found.stats)
+
+
 def _steps_needed(ts, dt):
     if not is_concrete(ts, dt):
         return None
-    # The last step may be cut in two by rounding.
-    return int(np.ceil(float((ts[-1] - ts[0]) / dt) * (1 + 1e-6))) + 2
+    # The last step may be cut in two by rounding. A power of two: each number is compiled anew.
+    needed = int(np.ceil(float((ts[-1] - ts[0]) / dt) * (1 + 1e-6))) + 2
+    return 2 ** math.ceil(math.log2(needed))
 
 
 class _Solve(eqx.Module):
@@ -134,7 +194,8 @@ class _Solve(eqx.Module):
     max_steps: int
     progress: bool
 
-    def __call__(self, equation, u0, ts, dt, rtol, atol, args):
+    def setup(self, equation, u0, ts, dt, rtol, atol):
+        """Term, state, controller and first step."""
         grid = equation.grid
         uh = grid.fft(u0)
         # A real state: diffrax warns on complex ones.
@@ -144,6 +205,11 @@ class _Solve(eqx.Module):
             dt = (ts[1] - ts[0]) / 10
         else:
             controller = diffrax.ConstantStepSize()
+        return term, term.encode(uh), controller, dt
+
+    def __call__(self, equation, u0, ts, dt, rtol, atol, args):
+        grid = equation.grid
+        term, y0, controller, dt = self.setup(equation, u0, ts, dt, rtol, atol)
         meter = diffrax.TqdmProgressMeter() if self.progress else diffrax.NoProgressMeter()
         sol = diffrax.diffeqsolve(
             term,
@@ -151,7 +217,7 @@ class _Solve(eqx.Module):
             ts[0],
             ts[-1],
             dt,
-            term.encode(uh),
+            y0,
             args,
             saveat=diffrax.SaveAt(ts=ts, fn=lambda t, y, args: grid.ifft(term.decode(y))),
             stepsize_controller=controller,

@@ -92,6 +92,15 @@ def test_the_mean_is_kept_and_the_energy_falls(line):
     np.testing.assert_allclose([f["mean"] for f in found], 0.3, atol=1e-14)
 
 
+def test_a_state_without_channel_axis_has_the_same_invariants(line):
+    equation = pde.Burgers(line)
+    uh = line.fft(0.3 + jnp.sin(line.x[0]))
+    with_axis, without = equation.invariants(uh[None]), equation.invariants(uh)
+    assert without["mean"] == pytest.approx(0.3, abs=1e-14)
+    assert without["energy"] == pytest.approx(float(with_axis["energy"]), abs=1e-14)
+    assert without["mean"].shape == with_axis["mean"].shape == ()
+
+
 def test_without_viscosity_the_energy_of_a_resolved_field_is_stationary(line):
     equation = pde.Burgers(line, 0.0)
     uh = line.dealias(line.fft(equation.initial(jax.random.key(3))))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsci import integrate, pde
+from jaxsci import pde
 from jaxsci.spectral import FourierGrid
 from pde.calculus import laplacian, on_grid, right_hand_side, solve, wave
 
@@ -68,18 +68,16 @@ def test_in_one_dimension_the_velocity_is_a_number_or_an_array_of_one():
     np.testing.assert_array_equal(number, array)
 
 
-def test_many_channels_evolve_each_by_itself(key):
+def test_many_channels_evolve_each_by_itself_and_simulate_takes_them(key):
     grid = FourierGrid(16, 1.0)
-    fields = jax.random.normal(key, (3, 16))
-    term = pde.heat(grid, diffusivity=0.01)
-    run = jax.jit(
-        lambda u: grid.ifft(
-            integrate.rollout(integrate.ETDRK1(), term, grid.fft(u), dt=0.1, num_steps=1)[-1]
-        )
-    )
-    together = run(fields)
-    for i in range(3):
-        np.testing.assert_allclose(together[i], run(fields[i]), atol=1e-14)
+    equation = pde.Heat(grid, 0.01, channels=3)
+    fields = equation.initial(key)
+    assert equation.channels == 3
+    assert fields.shape == (3, 16)
+    assert pde.AdvectionDiffusion(grid, 1.0, 0.1, channels=2).initial(key).shape == (2, 16)
+    together = pde.simulate(equation, fields, jnp.array([0.0, 0.1]), dt=0.1).ys[-1]
+    one_by_one = [solve(pde.Heat(grid, 0.01), u, 0.1, 1) for u in fields]
+    np.testing.assert_allclose(together, one_by_one, atol=1e-13)
 
 
 def test_the_mean_is_kept_and_the_variance_falls_at_the_rate_of_the_modes():
@@ -114,6 +112,8 @@ def test_bad_parameters_are_named():
         pde.Heat(grid, -1.0)
     with pytest.raises(ValueError, match=r"`diffusivity` must be finite, got nan"):
         pde.AdvectionDiffusion(grid, jnp.ones(2), float("nan"))
+    with pytest.raises(ValueError, match=r"`channels` must be at least 1, got 0"):
+        pde.Heat(grid, channels=0)
     with pytest.raises(ValueError, match=r"`velocity` must be finite"):
         pde.AdvectionDiffusion(grid, jnp.array([1.0, jnp.inf]))
     with pytest.raises(ValueError, match=r"`velocity` must have shape \(2,\).*got \(3,\)"):

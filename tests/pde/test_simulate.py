@@ -253,3 +253,23 @@ def test_a_solver_without_error_estimate_asks_for_a_constant_step(burgers):
     u0, ts = jnp.ones(48), jnp.array([0.0, 1.0])
     with pytest.raises(ValueError, match=r"needs a solver with an error estimate"):
         simulate(burgers, u0, ts, solver=integrate.ETDRK1())
+
+
+def test_a_streamed_simulation_equals_the_one_in_memory_and_resumes(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    grid = FourierGrid((8, 10), (2 * np.pi, 3.0))
+    flow = pde.NavierStokes2D(grid, 0.02)
+    x, y = grid.x
+    w0 = jnp.sin(x) * jnp.cos(2 * np.pi * y / 3)
+    ts = jnp.linspace(0.0, 0.5, 6)
+    expected = pde.simulate(flow, w0, ts)
+    files = {"store": tmp_path / "w.zarr", "checkpoint": tmp_path / "w.npz", "chunk": 2}
+    part = pde.simulate(flow, w0, ts, max_steps=3, throw=False, **files)
+    assert len(part.ts) < 6
+    found = pde.simulate(flow, w0, ts, **files)
+    np.testing.assert_allclose(found.ys[:], expected.ys, atol=1e-12)
+    assert found.stats == {k: int(v) for k, v in expected.stats.items()}
+    data = xarray.open_zarr(files["store"], consolidated=False, decode_times=False)
+    assert data.u.dims == ("time", "x", "y")
+    np.testing.assert_allclose(data.y, np.asarray(grid.x[1][0]))
+    np.testing.assert_allclose(data.x, np.asarray(grid.x[0][:, 0]))
