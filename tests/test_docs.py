@@ -1,4 +1,4 @@
-"""The code of README and how-to pages runs, and the API pages list every public name."""
+"""The code of the README and of pages to follow runs, and API pages list every public name."""
 
 import inspect
 import re
@@ -9,7 +9,8 @@ import pytest
 import jaxsci
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+FOLDERS = ("how-to", "coming-from")
+PAGES = [ROOT / "README.md", *sorted(p for f in FOLDERS for p in (ROOT / "docs" / f).glob("*.md"))]
 
 
 @pytest.mark.slow

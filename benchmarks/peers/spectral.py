@@ -2,10 +2,12 @@
 
     python benchmarks/peers/spectral.py [--quick] [--json FILE]
 
-Forward: milliseconds a step of Kuramoto-Sivashinsky (N = 256) and two-dimensional Navier-Stokes
-(N = 128, 256) in float32, each library in its fastest form, all compiled first and then timed in
-turns. Accuracy: error of each library on Korteweg-de Vries at equal steps, float64. Reverse mode:
-time and memory of the gradient through 100 Navier-Stokes steps for each checkpoint setting.
+Forward: milliseconds a step in float32, in one dimension (Burgers, Korteweg-de Vries,
+Kuramoto-Sivashinsky, N = 256), two (Navier-Stokes, N = 128 and 256; Kuramoto-Sivashinsky,
+Gray-Scott, Swift-Hohenberg, N = 128) and three (Navier-Stokes, N = 32 and 64), each library in its
+fastest form, all compiled first and then timed in turns. Accuracy: error of each library on
+Korteweg-de Vries at equal steps, float64. Reverse mode: time and memory of the gradient through 100
+Navier-Stokes steps for each checkpoint setting.
 """
 
 import argparse
@@ -79,6 +81,95 @@ def ks_cases(n):
         )
 
 
+def line_cases(n):
+    """One-dimensional equations besides Kuramoto-Sivashinsky."""
+    import exponax as ex
+
+    grid = FourierGrid(256, 2 * np.pi)
+    x = grid.coordinates(jnp.float32)[0]
+    u = (jnp.cos(x) + 0.3 * jnp.sin(2 * x))[None]
+    dt = 1e-3
+    burgers = ex.stepper.Burgers(1, 2 * np.pi, 256, dt, diffusivity=0.1, conservative=True, order=4)
+    kdv = ex.stepper.KortewegDeVries(
+        1,
+        2 * np.pi,
+        256,
+        dt,
+        convection_scale=1.0,
+        dispersivity=0.05,
+        hyper_diffusivity=0.0,
+        conservative=True,
+        order=4,
+    )
+    for prefix, term, stepper in (
+        ("Burgers 256 ETDRK4", pde.burgers(grid, viscosity=0.1), burgers),
+        ("KdV 256 ETDRK4", pde.korteweg_de_vries(grid, convection=1.0, dispersion=0.05), kdv),
+    ):
+        yield compared(prefix, term, stepper, dt, n, grid, u)
+
+
+def plane_cases(size, n):
+    """Two-dimensional equations besides Navier-Stokes."""
+    import exponax as ex
+
+    patterns = FourierGrid((size, size), (20 * np.pi, 20 * np.pi))
+    u = truncated_fourier_series(jax.random.key(0), patterns, 5, dtype=jnp.float32)[None]
+    steppers = ex.stepper
+    dt = 0.05
+    yield compared(
+        f"KS 2-D {size} ETDRK4",
+        pde.kuramoto_sivashinsky(patterns),
+        steppers.KuramotoSivashinsky(2, 20 * np.pi, size, dt, order=4),
+        dt,
+        n,
+        patterns,
+        u,
+    )
+    yield compared(
+        f"Swift-Hohenberg 2-D {size} ETDRK4",
+        pde.swift_hohenberg(patterns),
+        steppers.reaction.SwiftHohenberg(2, 20 * np.pi, size, dt, order=4),
+        dt,
+        n,
+        patterns,
+        u,
+    )
+    grid = FourierGrid((size, size), (2.5, 2.5))
+    equation = pde.GrayScott(grid)
+    yield compared(
+        f"Gray-Scott 2-D {size} ETDRK4",
+        equation.term(),
+        steppers.reaction.GrayScott(2, 2.5, size, 1.0, order=4),
+        1.0,
+        n,
+        grid,
+        equation.initial(jax.random.key(0)).astype(jnp.float32),
+    )
+
+
+def box_cases(size, n):
+    """Three-dimensional Navier-Stokes."""
+    import exponax as ex
+
+    grid = FourierGrid((size,) * 3, (2 * np.pi,) * 3)
+    flow = pde.NavierStokes3D(grid, viscosity=1e-2)
+    u = flow.initial(jax.random.key(0)).astype(jnp.float32)
+    dt = 2e-3
+    for order, solver in ((2, integrate.ETDRK2()), (4, integrate.ETDRK4("cox-matthews"))):
+        stepper = ex.stepper.NavierStokesVelocity(
+            3, 2 * np.pi, size, dt, diffusivity=1e-2, order=order
+        )
+        prefix = f"NS 3-D {size} ETDRK{order}"
+        yield compared(prefix, flow.term(), stepper, dt, n, grid, u, solver)
+
+
+def compared(prefix, term, stepper, dt, n, grid, u, solver=None):
+    """One row: both of our fronts and both forms of the peer."""
+    solver = integrate.ETDRK4("cox-matthews") if solver is None else solver
+    fronts = ours(prefix, term, solver, dt, n, grid.fft(u))
+    return prefix, n, fronts | with_exponax(prefix, stepper, n, u, grid.ndim)
+
+
 def ns_initial(grid):
     w = truncated_fourier_series(jax.random.key(0), grid, 5, std=5.0, dtype=jnp.float32)
     return w[None]
@@ -129,9 +220,12 @@ def forward(quick):
     rows = []
     steps = (200, 20) if quick else (1000, 100)
     sizes = (128,) if quick else (128, 256)
-    groups = list(ks_cases(steps[0]))
+    groups = [*line_cases(steps[0]), *ks_cases(steps[0])]
     for size in sizes:
         groups += list(ns_cases(size, steps[1]))
+    groups += list(plane_cases(64 if quick else 128, steps[1]))
+    for size in (16,) if quick else (32, 64):
+        groups += list(box_cases(size, steps[1] // (5 if size > 32 else 1)))
     for prefix, n, cases in groups:
         compiled, seconds = {}, {}
         for name, (fn, x) in cases.items():
