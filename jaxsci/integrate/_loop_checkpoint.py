@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -19,7 +20,7 @@ def save_checkpoint(path: Path, tree: PyTree, configuration: dict[str, Any]) -> 
 
     The file is written beside its place and then renamed, so that a crash leaves the old one.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _array_leaves(tree).items()}
+    arrays = {name: _to_numpy(leaf) for name, leaf in _array_leaves(tree).items()}
     text = np.frombuffer(json.dumps(configuration).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".partial")
@@ -54,7 +55,7 @@ def load_checkpoint(path: Path, tree: PyTree, configuration: dict[str, Any]) -> 
     def restore(key_path, leaf):
         if not eqx.is_array(leaf):
             return leaf
-        value = arrays[jax.tree_util.keystr(key_path)]
+        value = _like(arrays[jax.tree_util.keystr(key_path)], leaf)
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             raise ValueError(
                 f"The checkpoint {path} is of another solve: {jax.tree_util.keystr(key_path)} is "
@@ -72,10 +73,24 @@ def fingerprint(tree: PyTree) -> str:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         digest.update(jax.tree_util.keystr(path).encode())
         if eqx.is_array_like(leaf):
-            value = np.asarray(leaf)
+            value = _to_numpy(leaf)
             digest.update(f"{value.dtype}{value.shape}".encode())
             digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _is_key(leaf):
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_numpy(leaf):
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(value, leaf):
+    if not _is_key(leaf):
+        return value
+    return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
 
 
 def _array_leaves(tree):

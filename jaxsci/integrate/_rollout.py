@@ -169,7 +169,7 @@ def _semilinear_step(solver, term, y0, t0, dt, args) -> tuple[Step, Any]:
         t, u = t0 + index * dt, term.decode(y)
         coefficients = coefficients_at(t) if fixed is None else fixed
         u, _, _, history = solver.advance(term, coefficients, t, dt, u, args, history)
-        return term.encode(u), history
+        return term.encode(term.project(u)), history
 
     return step, (y0, solver.start(term, t0, u0, args))
 

@@ -21,6 +21,7 @@ from .._base import (
     real_dtype,
     RESULTS,
 )
+from ._diffrax_compat import with_tolerances, wrap
 from ._loop_checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from ._streaming_loop import LoopState, StreamingLoop
 from ._zarr_store import ZarrStore
@@ -91,17 +92,18 @@ def simulate(
 
     **Returns:** a `StreamedSolution`.
 
-    **Raises:** `ValueError` for bad times or sizes, or for a checkpoint of another solve.
+    **Raises:** `ValueError` for bad times or sizes, or for a checkpoint of another solve, as far as
+    array leaves tell (numbers that a function has captured cannot be compared);
+    `FileExistsError` if there is something at `store` already, but no checkpoint.
     """
     y0 = jax.tree.map(jnp.asarray, y0)
     ts = np.asarray(ts, real_dtype(jnp.result_type(*jax.tree.leaves(y0))))
     _check(ts, dt0, chunk, chunk_steps, max_steps, store, checkpoint)
+    controller = diffrax.ConstantStepSize() if stepsize_controller is None else stepsize_controller
     loop = StreamingLoop(
-        term=term,
-        solver=solver,
-        controller=diffrax.ConstantStepSize()
-        if stepsize_controller is None
-        else stepsize_controller,
+        term=wrap(term),
+        solver=with_tolerances(solver, controller),
+        controller=controller,
         ts=jnp.asarray(ts),
         args=args,
         save=_state if save is None else save,
@@ -117,8 +119,14 @@ def simulate(
         + str(jax.tree.structure((term, solver, stepsize_controller)).num_leaves),
     }
     path = None if checkpoint is None else Path(checkpoint)
+    store = ZarrStore(store) if isinstance(store, str | Path) else store
     if path is not None and path.exists():
         state = load_checkpoint(path, state, configuration)
+    elif store is not None:
+        store.check_absent()
+        if path is not None:
+            # From now on the store is known to be of this solve.
+            save_checkpoint(path, state, configuration)
     output = _Output(loop, state, chunk, store, path, configuration)
     limit = np.iinfo(np.int32).max if max_steps is None else max_steps
     state = _run(loop, state, output, chunk, chunk_steps, limit, progress, len(ts))
@@ -207,7 +215,7 @@ class _Output:
         self.parts: list[Any] = []
         self.error: BaseException | None = None
         like = eqx.filter_eval_shape(loop.save, state.t, state.y, loop.args)
-        self.store = ZarrStore(store) if isinstance(store, str | Path) else store
+        self.store = store
         if self.store is not None:
             self.like = like
             self.arrays = self.store.open(like, chunk, int(state.num_saved))

@@ -83,7 +83,7 @@ class AbstractSemilinearSolver(diffrax.AbstractSolver):
             restart = lambda: self.start(term, start, u0, args)
             history = jax.lax.cond(made_jump, restart, lambda: history)
         u1, error, info, history = self.advance(term, coefficients, start, h, u0, args, history)
-        y1 = term.encode(u1)
+        y1 = term.encode(term.project(u1))
         error = None if error is None else term.encode(error)
         dense_info = {"y0": y0, **self._dense_info(term, direction, y1, info)}
         return y1, error, dense_info, (h, coefficients, history), diffrax.RESULTS.successful

@@ -26,11 +26,16 @@ class SemilinearTerm(diffrax.AbstractTerm):
     - `real_state`: let the solver see each complex array u as a real one with a leading axis of
         two, real and imaginary part. diffrax warns on complex states, since some of its features
         are untested on them; `encode` before the solve, `decode` after it.
+    - `projection`: a function of the state that the solvers of this room apply after each step, or
+        None. It is for redundant parts of a state that the nonlinearity does not see and that a
+        growing linear part would amplify: `grid.project_real` for real fields in two and three
+        dimensions.
     """
 
     linear: AbstractPropagator
     nonlinear_fn: Callable[..., PyTree[Array]] | None
     real_state: bool
+    projection: Callable[[PyTree[Array]], PyTree[Array]] | None
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class SemilinearTerm(diffrax.AbstractTerm):
         nonlinear: Callable[..., PyTree[Array]] | None = None,
         *,
         real_state: bool = False,
+        projection: Callable[[PyTree[Array]], PyTree[Array]] | None = None,
     ):
         if nonlinear is not None and not callable(nonlinear):
             raise TypeError(
@@ -48,6 +54,11 @@ class SemilinearTerm(diffrax.AbstractTerm):
         self.linear = linear
         self.nonlinear_fn = nonlinear
         self.real_state = real_state
+        self.projection = projection
+
+    def project(self, u: PyTree[Array]) -> PyTree[Array]:
+        """The state after a step, projected."""
+        return u if self.projection is None else self.projection(u)
 
     def encode(self, u: PyTree[Array]) -> PyTree[Array]:
         """The state as the solver sees it."""

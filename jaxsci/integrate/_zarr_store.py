@@ -45,6 +45,14 @@ class ZarrStore:
         if "time" in self.coords or (self.dims and "time" in self.dims):
             raise ValueError('`dims` and `coords` must not contain "time", which the store adds.')
 
+    def check_absent(self) -> None:
+        """Raise `FileExistsError` if a new store at the path would erase something."""
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise FileExistsError(
+                f"There is something at {self.path} already. Delete it, choose another place, or "
+                "give the `checkpoint` of the solve that wrote it."
+            )
+
     def open(self, like: PyTree, chunk: int, length: int) -> dict[str, Any]:
         """Open the store, made if it is not there, cut to its first `length` times.
 

@@ -24,6 +24,7 @@ class AllenCahn(AbstractEquation):
     - `rate`: r >= 0.
     """
 
+    growing: ClassVar[bool] = True
     walls: ClassVar[tuple[str, ...]] = ("sine", "cosine")
     grid: Grid
     diffusivity: Float[Array, ""]

@@ -1,5 +1,7 @@
 """The Cahn-Hilliard equation."""
 
+from typing import ClassVar
+
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
@@ -29,6 +31,7 @@ class CahnHilliard(AbstractEquation):
     - `stabilization`: s >= 0.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     gamma: Float[Array, ""]
     mobility: Float[Array, ""]

@@ -55,6 +55,11 @@ class CorrectedEquation(AbstractEquation):
         return self.equation.walls
 
     @property
+    def growing(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the linear part of the equation can grow."""
+        return self.equation.growing
+
+    @property
     def channels(self):
         """The fields of the equation."""
         return self.equation.channels

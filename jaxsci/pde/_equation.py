@@ -11,6 +11,7 @@ from .._base import real_dtype
 from ..integrate import AbstractPropagator, DiagonalPropagator, SemilinearTerm
 from ..spectral import (
     AbstractWallGrid,
+    FourierGrid,
     Grid,
     truncated_fourier_series,
     truncated_wall_series,
@@ -24,11 +25,14 @@ class AbstractEquation(eqx.Module):
     parameters are array leaves, so an equation can be differentiated and vmapped over.
 
     A class names in `walls` the series of walls, "sine" (value zero) or "cosine" (slope zero), that
-    its right-hand side maps to themselves; by default none, which leaves periodic grids.
+    its right-hand side maps to themselves; by default none, which leaves periodic grids. It sets
+    `growing` if the linear part can grow: then coefficients that no real field has, which rounding
+    leaves in two and three dimensions and the nonlinearity does not see, are removed each step.
     """
 
     grid: eqx.AbstractVar[Any]
     walls: ClassVar[tuple[str, ...]] = ()
+    growing: ClassVar[bool] = False
 
     def __check_init__(self):
         check_grid(self.grid, self.walls, type(self).__name__)
@@ -66,7 +70,14 @@ class AbstractEquation(eqx.Module):
         of the term each hold the equation: to differentiate or train, make the term inside the
         differentiated function, with the equation or its parameters as its argument.
         """
-        return SemilinearTerm(self.linear(), self.nonlinear, real_state=real_state)
+        grid = self.grid
+        redundant = isinstance(grid, FourierGrid) and grid.real and grid.ndim > 1
+        return SemilinearTerm(
+            self.linear(),
+            self.nonlinear,
+            real_state=real_state,
+            projection=grid.project_real if self.growing and redundant else None,
+        )
 
     def linear(self) -> AbstractPropagator:
         """L as a propagator: diagonal with entries `symbol()`, unless a class says otherwise."""

@@ -1,5 +1,7 @@
 """The Fisher-KPP equation."""
 
+from typing import ClassVar
+
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
@@ -24,6 +26,7 @@ class FisherKPP(AbstractEquation):
     - `rate`: r >= 0.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     diffusivity: Float[Array, ""]
     rate: Float[Array, ""]

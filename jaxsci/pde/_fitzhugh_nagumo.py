@@ -1,5 +1,7 @@
 """The FitzHugh-Nagumo model."""
 
+from typing import ClassVar
+
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_finite, check_nonnegative
@@ -28,6 +30,7 @@ class FitzHughNagumo(AbstractEquation):
     - `current`: I.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     diffusivity_u: Float[Array, ""]
     diffusivity_v: Float[Array, ""]

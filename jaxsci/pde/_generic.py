@@ -7,6 +7,7 @@ one dimension a_4 multiplies sum_i d_i^4, which is not lap^2.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -88,6 +89,7 @@ class GeneralConvection(AbstractEquation):
     - `single_channel`: whether the state is one field in more dimensions also.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     coefficients: Float[Array, " orders"]
     convection: Float[Array, ""]
@@ -152,6 +154,7 @@ class GeneralGradientNorm(AbstractEquation):
     - `gradient_norm`: b.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     coefficients: Float[Array, " orders"]
     gradient_norm: Float[Array, ""]
@@ -203,6 +206,7 @@ class GeneralPolynomial(AbstractEquation):
     - `polynomial`: (c_0, c_1, ..).
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     coefficients: Float[Array, " orders"]
     polynomial: Float[Array, " powers"]
@@ -254,6 +258,7 @@ class GeneralNonlinear(AbstractEquation):
     - `gradient_norm`: g.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     coefficients: Float[Array, " orders"]
     quadratic: Float[Array, ""]

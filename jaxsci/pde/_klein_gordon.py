@@ -1,6 +1,7 @@
 """The Klein-Gordon equation with a cubic force, and the sine-Gordon equation."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -28,6 +29,7 @@ class KleinGordon(AbstractEquation):
     - `coupling`: g; negative values focus, and large fields then blow up.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     speed: Float[Array, ""]
     squared_mass: Float[Array, ""]

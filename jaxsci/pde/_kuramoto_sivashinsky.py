@@ -1,5 +1,7 @@
 """The Kuramoto-Sivashinsky equation."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -23,6 +25,7 @@ class KuramotoSivashinsky(AbstractEquation):
     - `form`: by default conservative in one dimension, gradient in more.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     convection: Float[Array, ""]
     form: str

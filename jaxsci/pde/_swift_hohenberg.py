@@ -1,5 +1,7 @@
 """The Swift-Hohenberg equation."""
 
+from typing import ClassVar
+
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_finite, check_nonnegative
@@ -24,6 +26,7 @@ class SwiftHohenberg(AbstractEquation):
     - `quadratic`: g.
     """
 
+    growing: ClassVar[bool] = True
     grid: FourierGrid
     growth: Float[Array, ""]
     critical_wavenumber: Float[Array, ""]

@@ -309,7 +309,23 @@ class FourierGrid(eqx.Module):
         Needed where coefficients of a real grid are changed freely (optimised, perturbed): the
         modes 0 and Nyquist of the last axis must be Hermitian, and `ifft` would drop the rest.
         """
-        return self.fft(self.ifft(uh).real)
+        if not self.real:
+            return self.fft(self.ifft(uh).real)
+        if self.decomposition is not None:
+            # The mirror image of a mode may lie on another device.
+            return self.fft(self.ifft(uh))
+        m, half = np.arange(self.spectral_shape[-1]), self.shape[-1] / 2
+        for index in (0, int(half)) if half == int(half) else (0,):
+            plane = uh[..., index]
+            uh = jnp.where(m == index, self._hermitian(plane)[..., None], uh)
+        return uh
+
+    def _hermitian(self, plane):
+        """The nearest Hermitian array, on all axes of space but the last."""
+        mirrored = jnp.conj(plane)
+        for axis in range(1 - self.ndim, 0):
+            mirrored = jnp.roll(jnp.flip(mirrored, axis), 1, axis)
+        return (plane + mirrored) / 2
 
     def dealias(
         self, uh: Complex[Array, "..."], order: int = 2, kind: str = "strict"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,6 +154,78 @@ def test_a_checkpoint_of_another_solve_is_refused(tmp_path):
         simulate(term, ETDRK4(), 2 * TS, u0, **options)
     with pytest.raises(ValueError, match="term, solver or controller"):
         simulate(burgers(GRID, viscosity=0.2), ETDRK4(), TS, u0, **options)
+
+
+def against_diffeqsolve(term, solver, controller, dt0, end=2.0):
+    ts, y0 = np.linspace(0.0, end, 9), jnp.asarray([2.0, 0.0])
+    found = simulate(
+        term, solver, ts, y0, dt0=dt0, stepsize_controller=controller, chunk=2, chunk_steps=7
+    )
+    saveat = diffrax.SaveAt(ts=jnp.asarray(ts))
+    sol = diffrax.diffeqsolve(
+        term, solver, 0.0, end, dt0, y0, saveat=saveat, stepsize_controller=controller
+    )
+    assert found.stats == {k: int(sol.stats[k]) for k in found.stats}
+    np.testing.assert_allclose(found.ys, sol.ys, atol=1e-12)
+
+
+def van_der_pol(t, y, args):
+    return jnp.stack([y[1], 3 * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+@pytest.mark.slow
+def test_an_implicit_solver_takes_the_tolerances_of_the_controller():
+    controller = diffrax.PIDController(rtol=1e-5, atol=1e-5)
+    against_diffeqsolve(diffrax.ODETerm(van_der_pol), diffrax.Kvaerno3(), controller, 0.01)
+
+
+def test_the_first_step_is_guessed_as_by_diffeqsolve():
+    controller = diffrax.PIDController(rtol=1e-6, atol=1e-6)
+    against_diffeqsolve(diffrax.ODETerm(van_der_pol), diffrax.Dopri5(), controller, None)
+
+
+def test_steps_are_clipped_at_jumps_as_by_diffeqsolve():
+    controller = diffrax.ClipStepSizeController(
+        diffrax.PIDController(rtol=1e-5, atol=1e-5), step_ts=[0.7], jump_ts=[1.1]
+    )
+    against_diffeqsolve(diffrax.ODETerm(van_der_pol), diffrax.Tsit5(), controller, 0.01)
+
+
+@pytest.mark.slow
+def test_a_stochastic_equation_with_a_typed_key_runs_in_pieces():
+    path = diffrax.VirtualBrownianTree(0.0, 2.0, 1e-3, (2,), jax.random.key(1))
+    noise = diffrax.ControlTerm(lambda t, y, args: 0.1 * jnp.eye(2), path)
+    term = diffrax.MultiTerm(diffrax.ODETerm(van_der_pol), noise)
+    against_diffeqsolve(term, diffrax.Heun(), diffrax.ConstantStepSize(), 0.02)
+
+
+def test_nothing_that_another_wrote_is_erased(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    for checkpoint in (None, tmp_path / "other.npz"):
+        for _ in range(2):
+            with pytest.raises(FileExistsError, match="already"):
+                run(store=other, checkpoint=checkpoint)
+    assert (other / "notes.txt").read_text() == "mine"
+    finished = tmp_path / "u.zarr"
+    whole = run(store=finished).ys[:]
+    with pytest.raises(FileExistsError, match="already"):
+        run(store=finished)
+    np.testing.assert_array_equal(ZarrStore(finished).open(np.zeros(16), 5, len(TS))["y"], whole)
+
+
+def test_a_crash_before_the_first_output_is_survived(whole, tmp_path, monkeypatch):
+    files = {"store": tmp_path / "u.zarr", "checkpoint": tmp_path / "u.npz"}
+
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ZarrStore, "append", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run(**files)
+    np.testing.assert_array_equal(run(**files).ys[:], whole.ys)
 
 
 @pytest.mark.slow

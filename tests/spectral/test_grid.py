@@ -338,3 +338,13 @@ def test_an_unknown_kind_or_order_is_named():
         grid.dealias(uh, 4)
     with pytest.raises(ValueError, match=r"`order` must be at least 0, got -1"):
         grid.derivative(uh, 0, -1)
+
+
+@pytest.mark.parametrize("shape", [(8,), (7,), (6, 8), (5, 7), (4, 6, 8), (5, 4, 7)])
+def test_the_projection_on_real_fields_is_a_transform_there_and_back(shape, key):
+    grid = FourierGrid(shape, (1.0,) * len(shape))
+    parts = jax.random.normal(key, (2, 3, *grid.spectral_shape))
+    uh = parts[0] + 1j * parts[1]
+    found = grid.project_real(uh)
+    np.testing.assert_allclose(found, grid.fft(grid.ifft(uh)), atol=1e-12)
+    np.testing.assert_allclose(grid.project_real(found), found, atol=1e-15)
