@@ -59,7 +59,7 @@ def ours(end):
             stepsize_controller=controller,
             max_steps=100_000,
         )
-        return GRID.ifft(real.decode(solution.ys[0])), solution.stats["num_steps"]
+        return GRID.ifft(real.decode(jnp.asarray(solution.ys)[0])), solution.stats["num_steps"]
 
     compiled = jax.jit(solve).lower(jnp.asarray(1e-3)).compile()
 
