@@ -73,6 +73,11 @@ class FourierGrid(eqx.Module):
         if decomposition is not None:
             decomposition.check(self.shape)
 
+    def __repr__(self):
+        # On one line, for error messages.
+        cut = "" if self.decomposition is None else f", sharded over {self.decomposition.axes}"
+        return f"FourierGrid(shape={self.shape}, lengths={self.lengths}, real={self.real}{cut})"
+
     @property
     def ndim(self) -> int:
         """Number of space dimensions."""
