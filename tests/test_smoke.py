@@ -90,3 +90,14 @@ def test_parameters_alone_are_trainable():
     tx = optax.adamw(0.1, weight_decay=0.1)
     updates, _ = tx.update(params, tx.init(params), params)
     assert [x.shape for x in jax.tree.leaves(updates)] == [(2,)]
+
+
+@pytest.mark.parametrize("make", [spectral.FourierGrid, spectral.CosineGrid])
+def test_norms_and_spectra_of_large_grids_do_not_overflow(make):
+    grid = make((256, 256), (2 * np.pi, 2 * np.pi))
+    uh = grid.fft(jnp.full(grid.shape, 2.0))
+    assert jnp.allclose(grid.norm(uh), 2.0)
+    if make is spectral.FourierGrid:
+        k, spectrum = spectral.energy_spectrum(grid, uh[None])
+        assert jnp.allclose(jnp.sum(spectrum), 2.0)
+        assert jnp.all(jnp.isfinite(pde.ring_forcing(grid, 8.0, 2.0)))

@@ -58,7 +58,7 @@ def ring_forcing(
     inner = jnp.asarray((k2 > 0) & (odd == k2))
     variance = jnp.where(inner, jnp.exp(-((jnp.sqrt(k2) - wavenumber) ** 2) / (2 * width**2)), 0)
     density = variance if of == "field" else variance / jnp.where(inner, k2, 1)
-    total = jnp.sum(grid.mode_weights() * density) / (2 * grid.num_points**2)
+    total = jnp.sum(grid.mode_weights() * density) / (2 * float(grid.num_points) ** 2)
     if is_concrete(total) and not total > 0:
         raise ValueError(f"No mode of {grid} lies in the ring at {wavenumber} of width {width}.")
     return jnp.sqrt(jnp.asarray(rate) * variance / total)

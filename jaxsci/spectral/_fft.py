@@ -102,7 +102,7 @@ def _half_weights(lengths, dtype):
 
 
 def _transpose(ct, *, kind, lengths):
-    size = math.prod(lengths)
+    size = float(math.prod(lengths))
     if kind == "fft":
         return _dft(ct, kind="fft", lengths=lengths)
     if kind == "ifft":

@@ -374,7 +374,7 @@ class FourierGrid(eqx.Module):
             is_first = [self._array(i == 0, bool) for i in np.ix_(*index)]
             here = functools.reduce(jnp.logical_and, is_first)
             first = jnp.sum(jnp.where(here, uh, 0), axis=tuple(range(-self.ndim, 0)))
-        mean = first / self.num_points
+        mean = first / float(self.num_points)
         return mean.real if self.real else mean
 
     def derivative(
@@ -452,7 +452,8 @@ class FourierGrid(eqx.Module):
         terms = jax.tree.map(
             lambda a, b: jnp.sum(self.mode_weights(a) * jnp.real(a * jnp.conj(b))), uh, vh
         )
-        return sum(jax.tree.leaves(terms)) / self.num_points**2  # pyright: ignore
+        # A float: as a 32-bit integer the square overflows from 46341 points on.
+        return sum(jax.tree.leaves(terms)) / float(self.num_points) ** 2  # pyright: ignore
 
     def norm(self, uh: PyTree[Inexact[Array, "..."]]) -> Float[Array, ""]:
         """Root of the space average of |u|^2, summed over components, from coefficients.

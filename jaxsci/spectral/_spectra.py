@@ -69,7 +69,7 @@ def energy_spectrum(
 
     Wave numbers of the shells, and E.
     """
-    density = 0.5 * jnp.abs(uh) ** 2 / grid.num_points**2
+    density = 0.5 * jnp.abs(uh) ** 2 / float(grid.num_points) ** 2
     _, shells = shell_index(grid)
     return jnp.asarray(shells, real_dtype(uh)), shell_sum(grid, density)
 
@@ -91,7 +91,7 @@ def energy_transfer(
 
     Wave numbers of the shells, transfer and flux.
     """
-    density = jnp.real(jnp.conj(uh) * nh) / grid.num_points**2
+    density = jnp.real(jnp.conj(uh) * nh) / float(grid.num_points) ** 2
     transfer = shell_sum(grid, density)
     _, shells = shell_index(grid)
     return jnp.asarray(shells, real_dtype(uh)), transfer, -jnp.cumsum(transfer)

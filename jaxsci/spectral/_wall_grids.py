@@ -255,7 +255,7 @@ class AbstractWallGrid(eqx.Module):
     def inner(self, uh: PyTree[Float[Array, "..."]], vh: PyTree) -> Float[Array, ""]:
         """Average of u . v over the grid points, summed over components, from coefficients."""
         terms = jax.tree.map(lambda a, b: jnp.sum(self.mode_weights(a) * a * b), uh, vh)
-        return sum(jax.tree.leaves(terms)) / (2**self.ndim * self.num_points) ** 2  # pyright: ignore
+        return sum(jax.tree.leaves(terms)) / float(2**self.ndim * self.num_points) ** 2  # pyright: ignore
 
     def norm(self, uh: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
         """Root of the average of |u|^2, summed over components; its gradient at zero is zero."""
