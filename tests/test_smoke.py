@@ -98,6 +98,6 @@ def test_norms_and_spectra_of_large_grids_do_not_overflow(make):
     uh = grid.fft(jnp.full(grid.shape, 2.0))
     assert jnp.allclose(grid.norm(uh), 2.0)
     if make is spectral.FourierGrid:
-        k, spectrum = spectral.energy_spectrum(grid, uh[None])
+        _, spectrum = spectral.energy_spectrum(grid, uh[None])
         assert jnp.allclose(jnp.sum(spectrum), 2.0)
         assert jnp.all(jnp.isfinite(pde.ring_forcing(grid, 8.0, 2.0)))
