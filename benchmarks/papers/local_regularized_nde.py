@@ -19,6 +19,7 @@ regularisation at no more than one point of accuracy, and a step of training cos
 times one without.
 """
 
+import abc
 import argparse
 import sys
 import time
@@ -62,15 +63,16 @@ def cross_entropy(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-class Problem:
+class Problem(abc.ABC):
     """Parameters, terms and solve; a regulariser turns a solve into (solution, penalty)."""
 
     solver: diffrax.AbstractSolver
     controller: diffrax.AbstractStepSizeController
     learning_rate: float
 
+    @abc.abstractmethod
     def terms(self, params, key, shape):
-        raise NotImplementedError
+        """Terms of the equation, given a key for its noise and the shape of the state."""
 
     def start(self, params, x):
         return x

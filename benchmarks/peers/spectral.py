@@ -74,11 +74,7 @@ def ks_cases(n):
         variant = f" {solver.variant}" if order == 4 else ""
         prefix = f"KS 256 ETDRK{order}{variant}"
         stepper = ex.stepper.KuramotoSivashinskyConservative(1, 32 * np.pi, 256, dt, order=order)
-        yield (
-            prefix,
-            n,
-            ours(prefix, term, solver, dt, n, grid.fft(u)) | with_exponax(prefix, stepper, n, u, 1),
-        )
+        yield compared(prefix, term, stepper, dt, n, grid, u, solver)
 
 
 def line_cases(n):

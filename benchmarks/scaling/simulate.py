@@ -55,13 +55,18 @@ def kills(count, final):
     work = Path(tempfile.mkdtemp())
     command = [sys.executable, __file__, "--final", str(final), "--run"]
     start = time.perf_counter()
-    subprocess.run([*command, str(work / "alone")], check=True)
-    alone = time.perf_counter() - start
+    process = subprocess.Popen([*command, str(work / "alone")])
+    _wait_for_checkpoint(process, work / "alone", None)
+    began = time.perf_counter()
+    assert process.wait() == 0
+    alone, solving = (time.perf_counter() - t for t in (start, began))
     rng, done = np.random.default_rng(0), 0
     while done < count:
+        before = _modified(work / "killed")
         process = subprocess.Popen([*command, str(work / "killed")])
-        # About as many kills as there are pieces of equal length, the start of a process included.
-        time.sleep(4.0 + float(rng.uniform(0, alone / count)))
+        _wait_for_checkpoint(process, work / "killed", before)
+        # Short enough that the run is not over before the last kill.
+        time.sleep(float(rng.uniform(0, solving / count)))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
@@ -78,6 +83,18 @@ def kills(count, final):
     }
     shutil.rmtree(work)
     return row
+
+
+def _modified(directory):
+    """When the checkpoint was last written, or None."""
+    path = directory / "u.npz"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _wait_for_checkpoint(process, directory, before):
+    """Wait until a process has written a checkpoint, or has ended."""
+    while _modified(directory) == before and process.poll() is None:
+        time.sleep(0.01)
 
 
 def overhead(quick):
@@ -147,7 +164,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--final", type=float, default=1500.0, help=argparse.SUPPRESS)
+    parser.add_argument("--final", type=float, default=2500.0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         jax.config.update("jax_enable_x64", True)
@@ -155,7 +172,7 @@ def main():
         return
     results = {"overhead": overhead(args.quick)}
     print(results["overhead"], flush=True)
-    results["kills"] = kills(3 if args.quick else 20, 100.0 if args.quick else 1500.0)
+    results["kills"] = kills(3 if args.quick else 20, 200.0 if args.quick else 2500.0)
     print(results["kills"])
     write_json(args.json, results)
 
