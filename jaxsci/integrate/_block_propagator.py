@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Inexact, PyTree
 
 from .._base import complex_dtype, is_complex, real_dtype
 from ._block_phi import block_phi_functions
-from ._propagator import AbstractPropagator
+from ._propagator import AbstractPropagator, pytree_function
 
 
 class BlockPropagator(AbstractPropagator):
@@ -38,9 +37,7 @@ class BlockPropagator(AbstractPropagator):
 
     def __init__(self, symbol: Inexact[ArrayLike, "..."] | Callable[[], Inexact[ArrayLike, "..."]]):
         if callable(symbol):
-            # A bare function would be a leaf that no loop can carry.
-            is_tree = isinstance(symbol, eqx.Module | jax.tree_util.Partial)
-            self.symbol = symbol if is_tree else jax.tree_util.Partial(symbol)
+            self.symbol = pytree_function("symbol", symbol)
         else:
             self.symbol = _checked(jnp.asarray(symbol))
 

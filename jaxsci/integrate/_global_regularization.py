@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._base import check_choice, check_positive, real_dtype
-from ._local_regularization import KINDS, NORMALIZE
+from .._base import real_dtype
 from ._observed_solver import (
     AbstractObserver,
     AT_END,
@@ -24,6 +23,7 @@ from ._observed_solver import (
 )
 from ._step_estimates import (
     check_kind,
+    check_options,
     normalized_controller,
     scaled_error,
     stiffness_estimate,
@@ -60,10 +60,7 @@ class GlobalRegularization(eqx.Module):
         normalize: str = "tolerance",
         stability_size: float | None = None,
     ):
-        check_choice("kind", kind, KINDS)
-        check_choice("normalize", normalize, NORMALIZE)
-        if stability_size is not None:
-            check_positive("stability_size", stability_size)
+        check_options(kind, normalize, stability_size)
         self.kind = kind
         self.normalize = normalize
         self.stability_size = stability_size

@@ -23,10 +23,7 @@ from ._observed_solver import (
     observed_solve,
     Step,
 )
-from ._step_estimates import check_kind, normalized_controller, step_estimates
-
-KINDS = ("error", "stiffness")
-NORMALIZE = ("tolerance", "state")
+from ._step_estimates import check_kind, check_options, normalized_controller, step_estimates
 
 
 class LocalRegularization(eqx.Module):
@@ -85,15 +82,12 @@ class LocalRegularization(eqx.Module):
         through_solution: bool = False,
         stability_size: float | None = None,
     ):
-        check_choice("kind", kind, KINDS)
+        check_options(kind, normalize, stability_size)
         check_choice("sampling", sampling, ("unbiased", "biased"))
         if isinstance(step, str):
             check_choice("step", step, ("accepted", "initial"))
         else:
             check_positive("step", step)
-        check_choice("normalize", normalize, NORMALIZE)
-        if stability_size is not None:
-            check_positive("stability_size", stability_size)
         self.kind = kind
         self.sampling = sampling
         self.step = step

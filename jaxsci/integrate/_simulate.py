@@ -109,9 +109,7 @@ def simulate(
         save=_state if save is None else save,
     )
     dt0 = None if dt0 is None else jnp.asarray(dt0, ts.dtype)
-    state = jax.tree.map(
-        lambda x: jnp.array(x) if eqx.is_array(x) else x, eqx.filter_jit(loop.init)(y0, dt0)
-    )
+    state = _init(loop, y0, dt0)
     configuration = {
         "times": fingerprint(ts),
         "initial state, step or arguments": fingerprint((y0, dt0, args)),
@@ -160,6 +158,11 @@ def _check(ts, dt0, chunk, chunk_steps, max_steps, store, checkpoint):
         check_at_least("max_steps", max_steps, 1)
     if checkpoint is not None and store is None:
         raise ValueError("`checkpoint` needs `store`, which keeps the outputs before it.")
+
+
+@eqx.filter_jit
+def _init(loop, y0, dt0):
+    return loop.init(y0, dt0)
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
 """What the exponential and IMEX solvers share: a step on a semilinear term, as diffrax wants it."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
@@ -72,13 +73,7 @@ class AbstractSemilinearSolver(diffrax.AbstractSolver):
         def recompute():
             return h, self._coefficients(term, start, h, u0)
 
-        if term.linear.constant:
-            # t1 - t0 jitters by rounding of t even at a constant step.
-            tolerance = 4 * jnp.finfo(jnp.result_type(t1)).eps * jnp.maximum(abs(t0), abs(t1))
-            same = jnp.abs(h - old_h) <= tolerance
-            h, coefficients = jax.lax.cond(same, lambda: (old_h, coefficients), recompute)
-        else:
-            h, coefficients = recompute()
+        h, coefficients = reuse_or(recompute, term, t0, t1, h, old_h, coefficients)
         if made_jump is not False:
             restart = lambda: self.start(term, start, u0, args)
             history = jax.lax.cond(made_jump, restart, lambda: history)
@@ -93,6 +88,23 @@ class AbstractSemilinearSolver(diffrax.AbstractSolver):
 
     def _dense_info(self, term, direction, y1, info):
         return {**info, "propagator": term.linear, "direction": direction}
+
+
+def reuse_or(
+    recompute: Callable[[], tuple[Any, PyTree[Array]]],
+    term: SemilinearTerm,
+    t0: Any,
+    t1: Any,
+    h: Any,
+    old_h: Any,
+    old: PyTree[Array],
+) -> tuple[Any, PyTree[Array]]:
+    """The old step and coefficients if L is constant and the step the same, else new ones."""
+    if not term.linear.constant:
+        return recompute()
+    # t1 - t0 jitters by rounding of t even at a constant step.
+    tolerance = 4 * jnp.finfo(jnp.result_type(t1)).eps * jnp.maximum(abs(t0), abs(t1))
+    return jax.lax.cond(jnp.abs(h - old_h) <= tolerance, lambda: (old_h, old), recompute)
 
 
 def combine(*pairs: tuple[Any, PyTree[Array]]) -> PyTree[Array]:

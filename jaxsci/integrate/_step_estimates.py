@@ -24,7 +24,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._base import check_positive, is_concrete, real_dtype
+from .._base import check_choice, check_positive, is_concrete, real_dtype
 from ._controller import SpectralPIDController
 from ._diffrax_compat import for_single_step
 
@@ -99,6 +99,14 @@ def step_estimates(
     if end_stages(solver) is not None and not is_stochastic(terms):
         stiffness = stiffness_estimate(solver, controller, h, y, info, stability_size)
     return StepEstimates(error, stiffness, y1)
+
+
+def check_options(kind: str, normalize: str, stability_size: float | None) -> None:
+    """Raise unless these are options of a regularisation."""
+    check_choice("kind", kind, ("error", "stiffness"))
+    check_choice("normalize", normalize, ("tolerance", "state"))
+    if stability_size is not None:
+        check_positive("stability_size", stability_size)
 
 
 def check_controller(

@@ -20,7 +20,7 @@ from ._diffrax_compat import unwrap
 from ._etdrk import ETDRK1
 from ._propagator import broadcast, cast_coefficients, DiagonalPropagator
 from ._scaled_propagator import ScaledPropagator
-from ._solver import AbstractSemilinearSolver, combine
+from ._solver import AbstractSemilinearSolver, combine, reuse_or
 from ._term import SemilinearTerm
 from ._time_varying_propagator import TimeVaryingPropagator
 
@@ -193,12 +193,7 @@ class _AbstractStochasticSolver(diffrax.AbstractItoSolver):
         def recompute():
             return h, cast_coefficients(self._coefficients(term, t0, h), u0)
 
-        if term.linear.constant:
-            tolerance = 4 * jnp.finfo(jnp.result_type(t1)).eps * jnp.maximum(abs(t0), abs(t1))
-            same = jnp.abs(h - old_h) <= tolerance
-            h, coefficients = jax.lax.cond(same, lambda: (old_h, coefficients), recompute)
-        else:
-            h, coefficients = recompute()
+        h, coefficients = reuse_or(recompute, term, t0, t1, h, old_h, coefficients)
         if made_jump is not False:
             restart = lambda: self._start(term, t0, u0, args)
             history = jax.lax.cond(made_jump, restart, lambda: history)

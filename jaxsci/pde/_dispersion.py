@@ -7,11 +7,10 @@ from jaxtyping import Array, ArrayLike, Float
 from .._base import check_at_least, check_choice
 from ..integrate import SemilinearTerm
 from ..spectral import FourierGrid
-from ._equation import AbstractEquation
-from ._linear import mean_and_variance, random_fields, vector_parameter
+from ._linear import AbstractLinearEquation, vector_parameter
 
 
-class Dispersion(AbstractEquation):
+class Dispersion(AbstractLinearEquation):
     """Dispersion equation u_t = xi u_xxx, one to three dimensions, each channel by itself.
 
     In more dimensions, "separable" is u_t = sum_i xi_i d_i^3 u and "laplacian" is
@@ -46,11 +45,6 @@ class Dispersion(AbstractEquation):
         self.form = form
         self.num_channels = channels
 
-    @property
-    def channels(self):
-        """Number of fields."""
-        return self.num_channels
-
     def symbol(self):
         """-i sum_i xi_i k_i^3, or -i (xi . k) |k|^2."""
         k = self.grid.derivative_wavenumbers()
@@ -59,18 +53,6 @@ class Dispersion(AbstractEquation):
         else:
             rate = sum(c * ki for c, ki in zip(self.dispersivity, k)) * self.grid.k2
         return -1j * jnp.asarray(rate)
-
-    def nonlinear(self, t, uh, args=None):
-        """Zero."""
-        return jnp.zeros_like(uh)
-
-    def invariants(self, uh):
-        """Mean and variance."""
-        return mean_and_variance(self.grid, uh)
-
-    def initial(self, key):
-        """Independent random Fourier series."""
-        return random_fields(key, self.grid, self.num_channels)
 
 
 def dispersion(grid: FourierGrid, **parameters) -> SemilinearTerm:

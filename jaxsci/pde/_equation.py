@@ -58,10 +58,7 @@ class AbstractEquation(eqx.Module):
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "..."]:
         """A random initial field `(channels, *grid.shape)` typical of the equation."""
-        cutoff = min(5, (min(self.grid.shape) - 1) // 2)
-        walls = isinstance(self.grid, AbstractWallGrid)
-        draw = truncated_wall_series if walls else truncated_fourier_series
-        return draw(key, self.grid, cutoff)[None]
+        return random_field(key, self.grid)[None]
 
     def term(self, *, real_state: bool = False) -> SemilinearTerm:
         """The equation as a diffrax term for states of Fourier coefficients.
@@ -109,6 +106,14 @@ def check_grid(grid: Grid, walls: tuple[str, ...], equation: str) -> None:
             f"`grid` of {equation} must be one of {allowed} along every axis, got {bad[0]} on "
             f"{grid}: its right-hand side does not satisfy the same boundary condition."
         )
+
+
+def random_field(key: PRNGKeyArray, grid: Any, cutoff: int = 5) -> Float[Array, "..."]:
+    """A smooth random field of zero mean and unit variance, `grid.shape`."""
+    cutoff = min(cutoff, (min(grid.shape) - 1) // 2)
+    walls = isinstance(grid, AbstractWallGrid)
+    draw = truncated_wall_series if walls else truncated_fourier_series
+    return draw(key, grid, cutoff)
 
 
 def parameter(value: ArrayLike) -> Array:

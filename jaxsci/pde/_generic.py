@@ -18,10 +18,10 @@ from .._base import check_at_least, check_finite, real_dtype
 from ..integrate import SemilinearTerm
 from ..spectral import FourierGrid
 from ._equation import AbstractEquation, like, parameter
-from ._linear import mean_and_variance, random_fields
+from ._linear import AbstractLinearEquation, random_fields
 
 
-class GeneralLinear(AbstractEquation):
+class GeneralLinear(AbstractLinearEquation):
     """Linear equation u_t = a_0 u + sum_j a_j sum_i d_i^j u, each channel by itself.
 
     One to three dimensions. The symbol is complex as soon as there is an a_1, even one that is
@@ -51,26 +51,9 @@ class GeneralLinear(AbstractEquation):
         self.coefficients = _vector("coefficients", coefficients)
         self.num_channels = channels
 
-    @property
-    def channels(self):
-        """Number of fields."""
-        return self.num_channels
-
     def symbol(self):
         """a_0 + sum_j a_j sum_i (i k_i)^j."""
         return _symbol(self.grid, self.coefficients)
-
-    def nonlinear(self, t, uh, args=None):
-        """Zero."""
-        return jnp.zeros_like(uh)
-
-    def invariants(self, uh):
-        """Mean and variance."""
-        return mean_and_variance(self.grid, uh)
-
-    def initial(self, key):
-        """Independent random Fourier series."""
-        return random_fields(key, self.grid, self.num_channels)
 
 
 class GeneralConvection(AbstractEquation):

@@ -9,17 +9,34 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, PRNGKeyArray
 
 from .._base import check_at_least, check_finite, check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import (
-    AbstractWallGrid,
-    FourierGrid,
-    Grid,
-    truncated_fourier_series,
-    truncated_wall_series,
-)
-from ._equation import AbstractEquation, parameter
+from ..spectral import FourierGrid, Grid
+from ._equation import AbstractEquation, parameter, random_field
 
 
-class Heat(AbstractEquation):
+class AbstractLinearEquation(AbstractEquation):
+    """A linear equation of `num_channels` fields, each by itself."""
+
+    num_channels: eqx.AbstractVar[int]
+
+    @property
+    def channels(self) -> int:
+        """Number of fields."""
+        return self.num_channels
+
+    def nonlinear(self, t, uh, args=None):
+        """Zero."""
+        return jnp.zeros_like(uh)
+
+    def invariants(self, uh):
+        """Mean and variance."""
+        return mean_and_variance(self.grid, uh)
+
+    def initial(self, key):
+        """Independent random Fourier series."""
+        return random_fields(key, self.grid, self.num_channels)
+
+
+class Heat(AbstractLinearEquation):
     """Heat equation u_t = nu lap u, in one to three dimensions, for each channel by itself.
 
     Invariants: "mean" is conserved; "variance" falls.
@@ -48,29 +65,12 @@ class Heat(AbstractEquation):
         self.diffusivity = parameter(diffusivity)
         self.num_channels = channels
 
-    @property
-    def channels(self):
-        """Number of fields."""
-        return self.num_channels
-
     def symbol(self):
         """-nu |k|^2."""
         return -self.diffusivity * self.grid.k2
 
-    def nonlinear(self, t, uh, args=None):
-        """Zero."""
-        return jnp.zeros_like(uh)
 
-    def invariants(self, uh):
-        """Mean and variance."""
-        return mean_and_variance(self.grid, uh)
-
-    def initial(self, key):
-        """Independent random Fourier series."""
-        return random_fields(key, self.grid, self.num_channels)
-
-
-class AdvectionDiffusion(AbstractEquation):
+class AdvectionDiffusion(AbstractLinearEquation):
     """Advection-diffusion u_t + c . grad u = nu lap u, for each channel by itself.
 
     Invariants: "mean" is conserved; "variance" is conserved for nu = 0 and falls else.
@@ -102,28 +102,11 @@ class AdvectionDiffusion(AbstractEquation):
         self.diffusivity = parameter(diffusivity)
         self.num_channels = channels
 
-    @property
-    def channels(self):
-        """Number of fields."""
-        return self.num_channels
-
     def symbol(self):
         """-i c . k - nu |k|^2."""
         k = self.grid.derivative_wavenumbers()
         advection = sum(c * ki for c, ki in zip(self.velocity, k))
         return -1j * advection - self.diffusivity * self.grid.k2
-
-    def nonlinear(self, t, uh, args=None):
-        """Zero."""
-        return jnp.zeros_like(uh)
-
-    def invariants(self, uh):
-        """Mean and variance."""
-        return mean_and_variance(self.grid, uh)
-
-    def initial(self, key):
-        """Independent random Fourier series."""
-        return random_fields(key, self.grid, self.num_channels)
 
 
 def vector_parameter(grid: FourierGrid, name: str, value: Float[ArrayLike, "..."]) -> Array:
@@ -137,11 +120,7 @@ def vector_parameter(grid: FourierGrid, name: str, value: Float[ArrayLike, "..."
 
 def random_fields(key: PRNGKeyArray, grid: Grid, channels: int) -> Float[Array, "..."]:
     """Independent smooth random fields `(channels, *grid.shape)`."""
-    cutoff = min(5, (min(grid.shape) - 1) // 2)
-    walls = isinstance(grid, AbstractWallGrid)
-    series = truncated_wall_series if walls else truncated_fourier_series
-    draw = lambda k: series(k, grid, cutoff)  # pyright: ignore[reportArgumentType]
-    return jax.vmap(draw)(jax.random.split(key, channels))
+    return jax.vmap(lambda k: random_field(k, grid))(jax.random.split(key, channels))
 
 
 def mean_and_variance(grid: Grid, uh: Inexact[Array, "..."]) -> dict[str, Float[Array, ""]]:

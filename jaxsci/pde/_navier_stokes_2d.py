@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -10,7 +9,8 @@ from jaxtyping import Array, ArrayLike, Float
 from .._base import check_at_least, check_choice, check_finite, check_nonnegative, NonTrainable
 from ..integrate import SemilinearTerm
 from ..spectral import energy, enstrophy, FourierGrid, operator_learning_field
-from ._equation import AbstractEquation, like, parameter
+from ._equation import AbstractEquation, parameter
+from ._forcing import fixed_forcing, forced
 
 
 class NavierStokes2D(AbstractEquation):
@@ -53,19 +53,7 @@ class NavierStokes2D(AbstractEquation):
         self.viscosity = parameter(viscosity)
         self.drag = parameter(drag)
         self.form = form
-        if forcing is None:
-            self.forcing = None
-        else:
-            field = forcing(*grid.x) if callable(forcing) else jnp.asarray(forcing)
-            if jnp.shape(field) != grid.shape:
-                raise ValueError(
-                    f"`forcing` must have the shape {grid.shape} of the grid, got "
-                    f"{jnp.shape(field)}."
-                )
-            check_finite("forcing", field)
-            coefficients = grid.fft(field)
-            # As a real array: diffrax warns on complex leaves of a term.
-            self.forcing = NonTrainable(jnp.stack([coefficients.real, coefficients.imag]))
+        self.forcing = fixed_forcing(grid, forcing, grid.shape, grid.fft)
 
     def symbol(self):
         """-nu |k|^2 - mu."""
@@ -74,11 +62,7 @@ class NavierStokes2D(AbstractEquation):
     def nonlinear(self, t, uh, args=None):
         """-u . grad w + f."""
         advection = self._basdevant if self.form == "basdevant" else self._advective
-        n = advection(self.grid.dealias(uh))
-        if self.forcing is not None:
-            real, imag = like(self.forcing.value, uh)
-            n = n + jax.lax.complex(real, imag)
-        return n
+        return forced(advection(self.grid.dealias(uh)), self.forcing)
 
     def _basdevant(self, wh):
         grid = self.grid

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._base import check_choice, check_finite, check_nonnegative, NonTrainable
+from .._base import check_choice, check_nonnegative, NonTrainable
 from ..integrate import SemilinearTerm
 from ..spectral import decaying_turbulence, energy, FourierGrid
-from ._equation import AbstractEquation, like, parameter
+from ._equation import AbstractEquation, parameter
+from ._forcing import fixed_forcing, forced
 from ._navier_stokes_2d import kolmogorov, kolmogorov_3d, NavierStokes2D
 
 _FORMS = ("rotational", "divergence", "convective")
@@ -60,18 +60,8 @@ class NavierStokes3D(AbstractEquation):
         self.viscosity = parameter(viscosity)
         self.drag = parameter(drag)
         self.form = form
-        if forcing is None:
-            self.forcing = None
-        else:
-            field = forcing(*grid.x) if callable(forcing) else jnp.asarray(forcing)
-            if jnp.shape(field) != (3, *grid.shape):
-                raise ValueError(
-                    f"`forcing` must have the shape {(3, *grid.shape)}, got {jnp.shape(field)}."
-                )
-            check_finite("forcing", field)
-            coefficients = grid.leray(grid.fft(field))
-            # As a real array: diffrax warns on complex leaves of a term.
-            self.forcing = NonTrainable(jnp.stack([coefficients.real, coefficients.imag]))
+        shape = (3, *grid.shape)
+        self.forcing = fixed_forcing(grid, forcing, shape, lambda f: grid.leray(grid.fft(f)))
 
     @property
     def channels(self) -> int:
@@ -86,11 +76,7 @@ class NavierStokes3D(AbstractEquation):
         """P(-(u . grad) u + f)."""
         grid = self.grid
         advection = getattr(self, "_" + self.form)(grid.dealias(uh))
-        n = grid.leray(grid.dealias(advection))
-        if self.forcing is not None:
-            real, imag = like(self.forcing.value, uh)
-            n = n + jax.lax.complex(real, imag)
-        return n
+        return forced(grid.leray(grid.dealias(advection)), self.forcing)
 
     def _rotational(self, uh):
         grid = self.grid

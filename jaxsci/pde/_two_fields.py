@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Inexact, PRNGKeyArray
 
-from ..spectral import FourierGrid, truncated_fourier_series
+from ..spectral import FourierGrid
+from ._equation import random_field
 
 
 def two_fields(grid: FourierGrid, u: Inexact[Array, "..."]) -> tuple[Array, Array]:
@@ -41,11 +42,10 @@ def constant_field(grid: FourierGrid, uh: Inexact[Array, "..."], value: Float[Ar
 
 def at_rest(key: PRNGKeyArray, grid: FourierGrid) -> Float[Array, "..."]:
     """A random u, and v = 0."""
-    u = truncated_fourier_series(key, grid, min(5, (min(grid.shape) - 1) // 2))
+    u = random_field(key, grid)
     return jnp.stack([u, jnp.zeros_like(u)])
 
 
 def random_pair(key: PRNGKeyArray, grid: FourierGrid) -> Float[Array, "..."]:
     """Two independent smooth random fields of zero mean and unit variance."""
-    draw = lambda k: truncated_fourier_series(k, grid, min(3, (min(grid.shape) - 1) // 2))
-    return jax.vmap(draw)(jax.random.split(key))
+    return jax.vmap(lambda k: random_field(k, grid, 3))(jax.random.split(key))

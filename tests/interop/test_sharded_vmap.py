@@ -1,9 +1,5 @@
 """Ensembles over eight simulated devices in a process of its own, and on one device here."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,23 +8,12 @@ import numpy as np
 import pytest
 
 from jaxsci.interop import sharded_vmap
+from simulated_devices import on_eight_devices
 
 
 @pytest.fixture(scope="module")
 def ensembles():
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded_ensembles.py"))],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        text=True,
-        capture_output=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return on_eight_devices(Path(__file__).with_name("sharded_ensembles.py"))
 
 
 MESHES = pytest.mark.parametrize("mesh", ["auto", "explicit"])

@@ -1,9 +1,5 @@
 """Grids that are cut over devices: layout and padding here, transforms on simulated devices."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,22 +9,11 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec as P
 
 from jaxsci.spectral import FourierGrid
+from simulated_devices import on_eight_devices
 
 
 def on_devices(*arguments):
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded_grid.py")), *arguments],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        text=True,
-        capture_output=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return on_eight_devices(Path(__file__).with_name("sharded_grid.py"), *arguments)
 
 
 def abstract(**sizes):

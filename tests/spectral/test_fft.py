@@ -1,9 +1,5 @@
 """The transform against `jnp.fft`, and on eight simulated devices in a process of its own."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsci import spectral
+from simulated_devices import on_eight_devices
 
 SHAPES = [(8,), (9,), (6, 8), (7, 9), (8, 5), (4, 6, 8), (5, 4, 7)]
 
@@ -91,19 +88,7 @@ def test_precision_follows_the_input(dtype):
 
 @pytest.fixture(scope="module")
 def sharded():
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded_fft.py"))],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        text=True,
-        capture_output=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return on_eight_devices(Path(__file__).with_name("sharded_fft.py"))
 
 
 LAYOUTS = ["batch", "slab", "batch and slab"]
