@@ -199,7 +199,7 @@ class _AbstractStochasticSolver(diffrax.AbstractItoSolver):
             history = jax.lax.cond(made_jump, restart, lambda: history)
         dw = noise.scaled(noise.contr(t0, t1))
         u1, history = self._advance(term, coefficients, t0, h, u0, args, history, dw)
-        y1 = term.encode(u1)
+        y1 = term.encode(term.project(u1))
         info = {"y0": y0, "y1": y1}
         return y1, None, info, (h, coefficients, history), diffrax.RESULTS.successful
 

@@ -216,3 +216,17 @@ def test_misuse_is_refused():
     terms = diffrax.MultiTerm(SemilinearTerm(linear), NoiseTerm(AMPLITUDE, path))
     with pytest.raises(TypeError, match="use `LordRougemont`"):
         rollout(ExponentialEulerMaruyama(), terms, initial(), dt=0.1, num_steps=1)
+
+
+@pytest.mark.parametrize("solver", [ExponentialEulerMaruyama(), LordRougemont()])
+def test_rounding_that_no_real_field_has_does_not_grow_under_noise(solver, key):
+    grid = FourierGrid((8, 8), (6.0, 6.0))
+    term = SemilinearTerm(jnp.asarray(1.0), projection=grid.project_real)
+    noise = NoiseTerm(jnp.asarray(0.0), SpectralBrownianPath(grid, key))
+    uh = jnp.zeros((1, *grid.spectral_shape), complex).at[0, 1, 0].set(1e-4)
+    (found,) = rollout(
+        solver, diffrax.MultiTerm(term, noise), uh, dt=0.5, num_steps=40, save_every=40
+    )
+    real = float(jnp.max(jnp.abs(grid.project_real(uh)))) * np.exp(20)
+    np.testing.assert_allclose(jnp.max(jnp.abs(found)), real, rtol=1e-9)
+    np.testing.assert_allclose(found, grid.project_real(found), atol=1e-6 * real)
