@@ -1,5 +1,6 @@
 """Space: periodic grids, Fourier transforms, spectral operators, random fields, diagnostics."""
 
+from ._abstract_grid import AbstractGrid as AbstractGrid
 from ._fft import fftn as fftn, ifftn as ifftn, irfftn as irfftn, rfftn as rfftn
 from ._grid import FourierGrid as FourierGrid
 from ._norms import sobolev_norm as sobolev_norm

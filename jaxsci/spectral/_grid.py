@@ -5,7 +5,6 @@ unscaled discrete Fourier coefficients uh_n = sum_x u(x) exp(-i k_n . x), k_n = 
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
-from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
+from jaxtyping import Array, Complex, Float, Inexact, PyTree
 
 from .._base import check_at_least, check_choice, check_positive, is_complex, real_dtype
+from ._abstract_grid import AbstractGrid, reciprocal, sum_of_squares
 from ._decomposition import Decomposition
 from ._fft import fftn, ifftn, irfftn, rfftn
 
 
-class FourierGrid(eqx.Module):
+class FourierGrid(AbstractGrid):
     """A uniform periodic grid in one, two or three dimensions.
 
     Everything is static: a grid may be closed over, be a field of a module, or be passed through
@@ -77,26 +77,6 @@ class FourierGrid(eqx.Module):
         # On one line, for error messages.
         cut = "" if self.decomposition is None else f", sharded over {self.decomposition.axes}"
         return f"FourierGrid(shape={self.shape}, lengths={self.lengths}, real={self.real}{cut})"
-
-    @property
-    def ndim(self) -> int:
-        """Number of space dimensions."""
-        return len(self.shape)
-
-    @property
-    def num_points(self) -> int:
-        """Number of grid points."""
-        return math.prod(self.shape)
-
-    @property
-    def volume(self) -> float:
-        """Volume of the box."""
-        return math.prod(self.lengths)
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance of neighbouring points along each axis."""
-        return tuple(length / n for n, length in zip(self.shape, self.lengths))
 
     @property
     def spectral_shape(self) -> tuple[int, ...]:
@@ -183,11 +163,6 @@ class FourierGrid(eqx.Module):
         cut = self.decomposition
         return cut.constrain(x, cut.physical if kind == "physical" else cut.spectral)
 
-    @property
-    def x(self) -> tuple[Float[Array, "..."], ...]:
-        """Coordinates of the points, one array of shape `shape` an axis, in the default dtype."""
-        return self.coordinates()
-
     def coordinates(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
         """Coordinates of the points, one array of shape `shape` an axis."""
         axes = [np.arange(n) * h for n, h in zip(self.shape, self.spacing)]
@@ -239,20 +214,6 @@ class FourierGrid(eqx.Module):
                 m = np.where(2 * np.abs(m) == n, 0, m)
             out.append(self._array(2 * np.pi * m / length, dtype))
         return tuple(out)
-
-    @property
-    def k(self) -> tuple[Float[Array, "..."], ...]:
-        """Angular wave numbers in the default dtype; see `wavenumbers`."""
-        return self.wavenumbers()
-
-    @property
-    def k2(self) -> Float[Array, "..."]:
-        """Squared wave number |k|^2, shape `spectral_shape`, in the default dtype."""
-        return self.squared_wavenumber()
-
-    def squared_wavenumber(self, dtype: Any = None) -> Float[Array, "..."]:
-        """Squared wave number |k|^2, shape `spectral_shape`."""
-        return _sum_of_squares(self.wavenumbers(dtype))
 
     def mode_weights(self, dtype: Any = None) -> Float[Array, "..."]:
         """How often each stored coefficient occurs in the full spectrum: 1, or 2 inside a half.
@@ -410,27 +371,10 @@ class FourierGrid(eqx.Module):
             return jnp.stack([1j * (k[i] * u[j] - k[j] * u[i]) for i, j in pairs], axis=uh.ndim - 4)
         raise ValueError("`curl` needs a grid of two or three dimensions, got one.")
 
-    def components(self, uh: Inexact[Array, "..."]) -> tuple[Inexact[Array, "..."], ...]:
-        """The components of a vector field, which stand on the axis before the space axes."""
-        axis = uh.ndim - self.ndim - 1
-        if axis < 0 or uh.shape[axis] != self.ndim:
-            raise ValueError(
-                f"A vector field on {self} needs shape (..., {self.ndim}, <space>), got {uh.shape}."
-            )
-        return tuple(jax.lax.index_in_dim(uh, i, axis, keepdims=False) for i in range(self.ndim))
-
-    def lap(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
-        """Laplacian."""
-        return -self.squared_wavenumber(uh) * uh
-
-    def lap_inv(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
-        """Solution of the Poisson equation lap p = u with zero mean; the mean of u is ignored."""
-        return -_reciprocal(self.squared_wavenumber(uh)) * uh
-
     def leray(self, uh: Complex[Array, "..."]) -> Complex[Array, "..."]:
         """Projection of a vector field on divergence-free ones, (I - k k^T/|k|^2) u."""
         k = self.derivative_wavenumbers(uh)
-        scale = _reciprocal(_sum_of_squares(k))
+        scale = reciprocal(sum_of_squares(k))
         u = self.components(uh)
         along = sum(ki * ui for ki, ui in zip(k, u)) * scale
         return jnp.stack([ui - ki * along for ki, ui in zip(k, u)], axis=uh.ndim - self.ndim - 1)
@@ -455,17 +399,6 @@ class FourierGrid(eqx.Module):
         # A float: as a 32-bit integer the square overflows from 46341 points on.
         return sum(jax.tree.leaves(terms)) / float(self.num_points) ** 2  # pyright: ignore
 
-    def norm(self, uh: PyTree[Inexact[Array, "..."]]) -> Float[Array, ""]:
-        """Root of the space average of |u|^2, summed over components, from coefficients.
-
-        Takes any pytree of coefficients, complex or split in real and imaginary parts, and is
-        independent of the resolution: the norm for `SpectralPIDController`. Its gradient at zero is
-        zero.
-        """
-        square = self.inner(uh, uh)
-        safe = jnp.where(square == 0, 1, square)
-        return jnp.where(square == 0, 0, jnp.sqrt(safe))
-
 
 def _as_names(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
@@ -473,16 +406,3 @@ def _as_names(value: str | Sequence[str]) -> tuple[str, ...]:
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
-def _sum_of_squares(k: tuple[Float[Array, "..."], ...]) -> Float[Array, "..."]:
-    total = k[0] ** 2
-    for ki in k[1:]:
-        total = total + ki**2
-    return total
-
-
-def _reciprocal(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """1/x, and 0 where x = 0."""
-    zero: Bool[Array, "..."] = x == 0
-    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, x))

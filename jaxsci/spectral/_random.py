@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._base import check_at_least, check_positive, real_dtype
-from ._grid import _reciprocal, FourierGrid
+from ._abstract_grid import reciprocal
+from ._grid import FourierGrid
 from ._spectra import energy
 
 
@@ -180,6 +181,6 @@ def decaying_turbulence(
     noise = jax.vmap(lambda k: white_noise(k, real, dtype))(keys)
     k2 = real.squared_wavenumber(noise)
     # A shell of radius k holds ~k^(d-1) modes, so |u_k|^2 ~ E(k)/k^(d-1).
-    shape = k2 * jnp.exp(-k2 / k0**2) * jnp.sqrt(_reciprocal(k2 ** ((grid.ndim - 1) / 2)))
+    shape = k2 * jnp.exp(-k2 / k0**2) * jnp.sqrt(reciprocal(k2 ** ((grid.ndim - 1) / 2)))
     uh = real.leray(noise * shape)
     return real.ifft(uh * jnp.sqrt(total_energy / energy(real, uh)))

@@ -14,7 +14,6 @@ one into the other, and a product stay on the grid. Each axis takes one real tra
 
 import abc
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -25,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, PyTree
 
 from .._base import check_at_least, check_choice, complex_dtype, real_dtype
+from ._abstract_grid import AbstractGrid
 from ._fft import irfftn, rfftn
 from ._grid import FourierGrid
 
@@ -32,38 +32,16 @@ _PARITIES = ("sine", "cosine")
 _OTHER = {"sine": "cosine", "cosine": "sine"}
 
 
-class AbstractWallGrid(eqx.Module):
+class AbstractWallGrid(AbstractGrid):
     """A box with walls in one, two or three dimensions, each axis with its series.
 
     `parities` names the series of each axis, "sine" or "cosine". Everything is static, and
     coefficients are real arrays of the shape of the field. Operators act on the last `ndim` axes;
-    axes in front are batch axes. A derivative of odd order changes the
-    series of its axis: its coefficients belong to `derivative_grid(axis, order)`.
+    axes in front are batch axes. A derivative of odd order changes the series of
+    its axis: its coefficients belong to `derivative_grid(axis, order)`.
     """
 
-    shape: eqx.AbstractVar[tuple[int, ...]]
-    lengths: eqx.AbstractVar[tuple[float, ...]]
     parities: eqx.AbstractVar[tuple[str, ...]]
-
-    @property
-    def ndim(self) -> int:
-        """Number of space dimensions."""
-        return len(self.shape)
-
-    @property
-    def num_points(self) -> int:
-        """Number of grid points."""
-        return math.prod(self.shape)
-
-    @property
-    def volume(self) -> float:
-        """Volume of the box."""
-        return math.prod(self.lengths)
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance of neighbouring points along each axis; the walls are half of it away."""
-        return tuple(length / n for n, length in zip(self.shape, self.lengths))
 
     @property
     def spectral_shape(self) -> tuple[int, ...]:
@@ -73,11 +51,6 @@ class AbstractWallGrid(eqx.Module):
     @abc.abstractmethod
     def with_shape(self, shape: int | Sequence[int]) -> "AbstractWallGrid":
         """The same box at another resolution."""
-
-    @property
-    def x(self) -> tuple[Float[Array, "..."], ...]:
-        """Coordinates of the points, one array of shape `shape` an axis, in the default dtype."""
-        return self.coordinates()
 
     def coordinates(self, dtype: Any = None) -> tuple[Float[Array, "..."], ...]:
         """Coordinates of the points (cell centres), one array of shape `shape` an axis."""
@@ -98,20 +71,6 @@ class AbstractWallGrid(eqx.Module):
         dtype = real_dtype(float if dtype is None else dtype)
         pairs = zip(self.mode_numbers(), self.lengths)
         return tuple(jnp.asarray(np.pi * m / length, dtype) for m, length in pairs)
-
-    @property
-    def k(self) -> tuple[Float[Array, "..."], ...]:
-        """Angular wave numbers in the default dtype; see `wavenumbers`."""
-        return self.wavenumbers()
-
-    @property
-    def k2(self) -> Float[Array, "..."]:
-        """Squared wave number |k|^2, shape `spectral_shape`, in the default dtype."""
-        return self.squared_wavenumber()
-
-    def squared_wavenumber(self, dtype: Any = None) -> Float[Array, "..."]:
-        """Squared wave number |k|^2, shape `spectral_shape`."""
-        return functools.reduce(jnp.add, [k**2 for k in self.wavenumbers(dtype)])
 
     def mode_weights(self, dtype: Any = None) -> Float[Array, "..."]:
         """How often each coefficient occurs in the spectrum of the extended field.
@@ -230,38 +189,10 @@ class AbstractWallGrid(eqx.Module):
         slopes = [self.derivative_grid(i).derivative(part, i) for i, part in enumerate(parts)]
         return functools.reduce(jnp.add, slopes)
 
-    def components(self, uh: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
-        """The components of a vector field, which stand on the axis before the space axes."""
-        axis = uh.ndim - self.ndim - 1
-        if axis < 0 or uh.shape[axis] != self.ndim:
-            raise ValueError(
-                f"A vector field on {self} needs shape (..., {self.ndim}, <space>), got {uh.shape}."
-            )
-        return tuple(jax.lax.index_in_dim(uh, i, axis, keepdims=False) for i in range(self.ndim))
-
-    def lap(self, uh: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Laplacian."""
-        return -self.squared_wavenumber(uh) * uh
-
-    def lap_inv(self, uh: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Solution of the Poisson equation lap p = u with the conditions of the grid.
-
-        With cosines on every axis p has zero mean, and the mean of u is ignored.
-        """
-        k2 = self.squared_wavenumber(uh)
-        zero = k2 == 0
-        return -jnp.where(zero, 0, 1 / jnp.where(zero, 1, k2)) * uh
-
     def inner(self, uh: PyTree[Float[Array, "..."]], vh: PyTree) -> Float[Array, ""]:
         """Average of u . v over the grid points, summed over components, from coefficients."""
         terms = jax.tree.map(lambda a, b: jnp.sum(self.mode_weights(a) * a * b), uh, vh)
         return sum(jax.tree.leaves(terms)) / float(2**self.ndim * self.num_points) ** 2  # pyright: ignore
-
-    def norm(self, uh: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
-        """Root of the average of |u|^2, summed over components; its gradient at zero is zero."""
-        square = self.inner(uh, uh)
-        safe = jnp.where(square == 0, 1, square)
-        return jnp.where(square == 0, 0, jnp.sqrt(safe))
 
 
 class SineGrid(AbstractWallGrid):
