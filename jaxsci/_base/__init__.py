@@ -1,5 +1,10 @@
 """What every room leans on: argument checks, dtypes, result codes, `NonTrainable`. Private."""
 
+from ._array_file import (
+    read_arrays as read_arrays,
+    read_metadata as read_metadata,
+    write_arrays as write_arrays,
+)
 from ._checkpointed_scan import checkpointed_scan as checkpointed_scan
 from ._checks import (
     check_at_least as check_at_least,
@@ -14,6 +19,14 @@ from ._dtypes import (
     complex_dtype as complex_dtype,
     is_complex as is_complex,
     real_dtype as real_dtype,
+)
+from ._leaves import (
+    array_leaves as array_leaves,
+    check_same_leaves as check_same_leaves,
+    describe as describe,
+    is_array as is_array,
+    is_key as is_key,
+    replace_array_leaves as replace_array_leaves,
 )
 from ._linear_primitive import linear_primitive as linear_primitive
 from ._nontrainable import NonTrainable as NonTrainable

@@ -12,8 +12,14 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._base import check_at_least
-from ._leaves import array_leaves, check_same_leaves, describe, is_key, replace_array_leaves
+from .._base import (
+    array_leaves,
+    check_at_least,
+    check_same_leaves,
+    describe,
+    is_key,
+    replace_array_leaves,
+)
 
 _FORMAT = 1
 _METRICS = "metrics."

@@ -13,9 +13,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._base import check_at_least, check_interval, raise_if_failed, RESULTS
+from .._base import check_at_least, check_interval, is_array, raise_if_failed, RESULTS
 from ._checkpoint import Checkpoint, CheckpointManager
-from ._leaves import is_array
 from ._masks import trainable
 from ._placement import kept_shardings, place
 from ._run import Rows, Run

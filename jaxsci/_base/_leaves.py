@@ -16,7 +16,7 @@ def is_array(leaf: Any) -> bool:
 
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is an array of typed PRNG keys."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def array_leaves(tree: PyTree) -> dict[str, Any]:
