@@ -51,7 +51,10 @@ def manufactured(name):
     return pde.Darcy(grid, permeability(*grid.x), f), u(*grid.x)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(c, marks=pytest.mark.slow) if c in ("sine", "sine_3d") else c for c in CASES],
+)
 def test_a_manufactured_solution_is_found_to_rounding(name):
     equation, u = manufactured(name)
     found = equation.steady(rtol=1e-14, throw=False)
@@ -67,6 +70,7 @@ def test_the_steady_state_is_a_fixed_point_of_the_relaxation(name):
     np.testing.assert_allclose(equation.grid.ifft(rate), 0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_relaxation_converges_at_order_four_and_its_energy_falls():
     equation, u = manufactured("sine")
     grid = equation.grid
@@ -78,6 +82,7 @@ def test_the_relaxation_converges_at_order_four_and_its_energy_falls():
     assert energy(start) > energy(exact) > energy(u)
 
 
+@pytest.mark.slow
 def test_derivatives_by_permeability_and_source_match_central_differences():
     equation, _ = manufactured("sine")
     x, y = SINES.x
@@ -97,6 +102,7 @@ def test_derivatives_by_permeability_and_source_match_central_differences():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_binary_permeability_in_single_precision_converges():
     grid = SineGrid((32, 32), (1.0, 1.0))
     x, y = grid.coordinates(jnp.float32)

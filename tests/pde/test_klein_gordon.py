@@ -19,6 +19,7 @@ def test_free_plane_waves_obey_the_dispersion_relation_in_one_step():
     np.testing.assert_allclose(grid.ifft(uh), exact(t), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_homogeneous_field_is_the_duffing_oscillator():
     grid = FourierGrid(4, 1.0)
     equation = pde.KleinGordon(grid, squared_mass=0.5, coupling=2.0)
@@ -67,6 +68,7 @@ def breather(x, t, w):
     return jnp.asarray(np.stack([4 * np.arctan(a), 4 * rate / (1 + a**2)]))
 
 
+@pytest.mark.slow
 def test_a_sine_gordon_breather_breathes():
     grid, w, t = FourierGrid(512, 60.0), 0.6, 2.0
     x = np.asarray(grid.x[0]) - 30
@@ -78,6 +80,7 @@ def test_a_sine_gordon_breather_breathes():
     assert energy == pytest.approx(16 * np.sqrt(1 - w**2), rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equation", [pde.KleinGordon, pde.SineGordon])
 def test_the_energy_of_the_discrete_equation_is_kept(equation):
     grid = FourierGrid(16, 2 * np.pi)

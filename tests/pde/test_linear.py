@@ -68,6 +68,7 @@ def test_in_one_dimension_the_velocity_is_a_number_or_an_array_of_one():
     np.testing.assert_array_equal(number, array)
 
 
+@pytest.mark.slow
 def test_many_channels_evolve_each_by_itself_and_simulate_takes_them(key):
     grid = FourierGrid(16, 1.0)
     equation = pde.Heat(grid, 0.01, channels=3)

@@ -87,6 +87,7 @@ def test_the_taylor_green_vortex_starts_as_by_hand():
     np.testing.assert_allclose(found, -advection - pressure - 0.6 * u, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_flow_in_two_dimensions_is_that_of_the_vorticity_equation():
     plane = FourierGrid((12, 12), (2 * np.pi,) * 2)
     grid = FourierGrid((12, 12, 4), (2 * np.pi,) * 3)

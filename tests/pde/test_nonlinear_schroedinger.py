@@ -68,6 +68,7 @@ def test_free_waves_return_when_time_runs_backwards(key):
     np.testing.assert_allclose(there, phases * uh, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_simulate_takes_and_returns_complex_fields():
     grid = FourierGrid(16, 2 * np.pi, real=False)
     equation = pde.NonlinearSchroedinger(grid, 0.5, 1.0)

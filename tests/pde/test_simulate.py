@@ -255,6 +255,7 @@ def test_a_solver_without_error_estimate_asks_for_a_constant_step(burgers):
         simulate(burgers, u0, ts, solver=integrate.ETDRK1())
 
 
+@pytest.mark.slow
 def test_a_streamed_simulation_equals_the_one_in_memory_and_resumes(tmp_path):
     xarray = pytest.importorskip("xarray")
     grid = FourierGrid((8, 10), (2 * np.pi, 3.0))

@@ -92,6 +92,7 @@ def runs(name):
     return equation, loss, eqx.filter_jit(eqx.filter_value_and_grad(loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_match_central_differences_in_every_parameter(name):
     equation, _, value_and_grad = runs(name)

@@ -42,6 +42,7 @@ def test_standing_waves_of_a_plane_have_the_frequency_of_the_wave_vector():
         assert found["energy"] == pytest.approx(w**2 / 8, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_energy_and_mean_velocity_are_kept_and_time_is_reversible(key):
     grid = FourierGrid((8, 8, 8), (1.0, 1.0, 1.0))
     equation = pde.Wave(grid)
