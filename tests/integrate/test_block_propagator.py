@@ -47,6 +47,7 @@ def test_the_linear_problem_is_exact_for_any_step(solver):
         np.testing.assert_allclose(found(dt), expected, rtol=0, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 def test_output_between_steps_is_exact_as_well():
     term = SemilinearTerm(BlockPropagator(BLOCKS))
     ts = jnp.array([0.0, 0.11, 0.4, 0.97, 1.0])

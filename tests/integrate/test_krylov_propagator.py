@@ -68,6 +68,7 @@ def test_actions_of_combined_coefficients_are_those_of_the_dense_functions():
     np.testing.assert_allclose(value, dense_combined(MATRIX, VECTOR, H), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("matrix", "vector"),
     [(MATRIX, VECTOR), (np.diag(-np.arange(N) * 1.0), np.eye(N)[2])],

@@ -94,6 +94,7 @@ def with_gradients(adjoint):
     return sol, pullback((1.0, 0.0))[0], pullback((0.0, 1.0))[0], bare_gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", REVERSE)
 def test_the_solution_is_bit_identical_to_the_bare_one(adjoint):
     assert_same_solution(with_gradients(adjoint)[0], bare(adjoint)(1.3))

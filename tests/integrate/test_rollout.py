@@ -62,7 +62,10 @@ def test_a_navier_stokes_rollout_equals_diffeqsolve():
     np.testing.assert_allclose(u, sol.ys[0], atol=1e-11)
 
 
-@pytest.mark.parametrize(("num_steps", "save_every"), [(11, 1), (12, 4), (14, 7), (12, 12)])
+@pytest.mark.parametrize(
+    ("num_steps", "save_every"),
+    [(12, 4), *(pytest.param(*n, marks=pytest.mark.slow) for n in [(11, 1), (14, 7), (12, 12)])],
+)
 def test_checkpoints_change_neither_values_nor_gradients(num_steps, save_every):
     value_and_grad = jax.jit(
         jax.value_and_grad(energy),
@@ -136,6 +139,7 @@ def test_other_values_of_step_and_viscosity_do_not_recompile():
     np.testing.assert_allclose(values[1], energy(0.2, initial(), dt=0.01), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_maps_over_initial_states_and_viscosities():
     viscosities, states = jnp.asarray([0.1, 0.3]), jnp.stack([initial(), 2 * initial()])
     batched = jax.vmap(energy)(viscosities, states)
@@ -144,6 +148,7 @@ def test_it_maps_over_initial_states_and_viscosities():
     )
 
 
+@pytest.mark.slow
 def test_derivatives_agree_with_central_differences():
     f = jax.jit(lambda nu: energy(nu, initial()))
     h = 1e-5
@@ -152,6 +157,7 @@ def test_derivatives_agree_with_central_differences():
     np.testing.assert_allclose(jax.jvp(f, (0.1,), (1.0,))[1], slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", ["none", "sqrt"])
 def test_hessian_vector_products_agree_with_differences_of_gradients(checkpoint):
     f = lambda u: energy(0.1, GRID.fft(u), checkpoint=checkpoint, num_steps=4)

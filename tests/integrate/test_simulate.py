@@ -184,6 +184,7 @@ def test_the_first_step_is_guessed_as_by_diffeqsolve():
     against_diffeqsolve(diffrax.ODETerm(van_der_pol), diffrax.Dopri5(), controller, None)
 
 
+@pytest.mark.slow
 def test_steps_are_clipped_at_jumps_as_by_diffeqsolve():
     controller = diffrax.ClipStepSizeController(
         diffrax.PIDController(rtol=1e-5, atol=1e-5), step_ts=[0.7], jump_ts=[1.1]

@@ -39,6 +39,7 @@ def test_the_free_schroedinger_equation_returns_to_its_start():
     np.testing.assert_allclose(back, u0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_korteweg_de_vries_runs_backwards_to_truncation_error():
     there = rollout(ETDRK4(), KDV, kdv_initial(), dt=0.0025, num_steps=200, save_every=200)[0]
     back = diffrax.diffeqsolve(KDV, ETDRK4(), 0.5, 0.0, -0.0025, there).ys[0]
@@ -84,6 +85,7 @@ def test_multistep_methods_keep_their_order_at_variable_steps(solver):
     np.testing.assert_allclose(np.log2(errors[0] / errors[1]), solver.order(None), atol=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [SBDF2(), ETDMultistep(3), ETDRK4()])
 def test_a_jump_restarts_the_method(solver):
     term, exact = manufactured()
