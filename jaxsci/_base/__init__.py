@@ -16,6 +16,7 @@ from ._checks import (
     is_concrete as is_concrete,
 )
 from ._dtypes import (
+    at_least_float32 as at_least_float32,
     complex_dtype as complex_dtype,
     is_complex as is_complex,
     real_dtype as real_dtype,

@@ -24,3 +24,8 @@ def real_dtype(x: Any) -> np.dtype:
 def complex_dtype(x: Any) -> np.dtype:
     """The complex dtype of the precision of `x` (array, scalar or dtype)."""
     return np.dtype(jnp.result_type(real_dtype(x), jnp.complex64))
+
+
+def at_least_float32(x: Any) -> np.dtype:
+    """The dtype in which to sum and average entries of `x` (array or scalar): its own, or float32."""
+    return np.dtype(jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
-from jaxsci._base import check_at_least
+from jaxsci._base import at_least_float32, check_at_least
 
 from ._hutchinson import hutchinson_diag
 from ._hvp import hvp
 from ._objectives import CompositeObjective, MeanObjective
-from ._probes import accumulator_dtype, average_over_probes, rademacher_like
+from ._probes import average_over_probes, rademacher_like
 
 
 class AbstractDiagonalEstimator(eqx.Module):
@@ -101,7 +101,7 @@ class GaussNewtonDiagonal(AbstractDiagonalEstimator):
         def sample(k):
             v = rademacher_like(k, params)
             (gv,) = vjp(hvp(obj_fn.loss_fn, outputs, jvp(v)))
-            return jax.tree.map(lambda a, s: a.astype(accumulator_dtype(s)) * s, gv, v)
+            return jax.tree.map(lambda a, s: a.astype(at_least_float32(s)) * s, gv, v)
 
         return average_over_probes(sample, params, key, self.num_samples)
 
@@ -139,7 +139,7 @@ class EmpiricalFisherDiagonal(AbstractDiagonalEstimator):
             )
 
         def squares(grad: PyTree) -> PyTree:
-            return jax.tree.map(lambda g: jnp.square(g.astype(accumulator_dtype(g))), grad)
+            return jax.tree.map(lambda g: jnp.square(g.astype(at_least_float32(g))), grad)
 
         if self.num_samples is None:
             examples = jnp.eye(losses.size, dtype=losses.dtype)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxsci._base import check_at_least
+from jaxsci._base import at_least_float32, check_at_least
 
 from ._objectives import scalar_valued
-from ._probes import accumulator_dtype, average_over_probes, rademacher_like
+from ._probes import average_over_probes, rademacher_like
 
 
 def value_grad_and_diag(
@@ -51,7 +51,7 @@ def value_grad_and_diag(
     value_and_grad = jax.value_and_grad(scalar_valued(obj_fn))
 
     def diag_of(product: PyTree, v: PyTree) -> PyTree:
-        return jax.tree.map(lambda hv, s: hv.astype(accumulator_dtype(s)) * s, product, v)
+        return jax.tree.map(lambda hv, s: hv.astype(at_least_float32(s)) * s, product, v)
 
     if num_samples == 1:
         # jvp, not linearize: it stores nothing between the gradient and its derivative.

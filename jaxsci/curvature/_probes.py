@@ -9,15 +9,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, DTypeLike, Key, PyTree
 
+from jaxsci._base import at_least_float32
+
 _WORD = 32
-
-
-def accumulator_dtype(x) -> np.dtype:
-    """The dtype in which estimates of `x` are averaged: its own, at least float32."""
-    return np.dtype(jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
 def _signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -72,12 +68,12 @@ def average_over_probes(
 ) -> PyTree:
     """The mean of `sample(k)` over the keys `jax.random.split(key, num_samples)`, one at a time.
 
-    `sample` returns the structure and shapes of `like`, in `accumulator_dtype`.
+    `sample` returns the structure and shapes of `like`, in `at_least_float32`.
     """
     keys = jax.random.split(key, num_samples)
     if num_samples == 1:
         return sample(keys[0])
-    zero = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=accumulator_dtype(x)), like)
+    zero = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x)), like)
     total, _ = jax.lax.scan(
         lambda acc, k: (jax.tree.map(jnp.add, acc, sample(k)), None), zero, keys
     )

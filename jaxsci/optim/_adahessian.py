@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from jaxsci._base import (
     all_finite,
+    at_least_float32,
     check_at_least,
     check_interval,
     check_nonnegative,
-    is_concrete,
 )
 from jaxsci.curvature import AbstractDiagonalEstimator, Hutchinson
 
 from ._block_axes import BlockAxes
 from ._extra_args import aligned, check_real_leaves, has_masked, restricted, the_obj_fn
+from ._moments import bias_correction, moving_average
 
 _HUTCHINSON = Hutchinson(num_samples=1)
 
@@ -47,25 +47,6 @@ class ScaleByAdaHessianState(NamedTuple):
 def _check_instance(name: str, value: Any, cls: type) -> None:
     if not isinstance(value, cls):
         raise TypeError(f"`{name}` must be an instance of `{cls.__name__}`, got {value!r}.")
-
-
-def _curvature_dtype(x: Any) -> np.dtype:
-    return np.dtype(jnp.promote_types(jnp.result_type(x), jnp.float32))
-
-
-def _moving_average(decay: ArrayLike, old: Array, new: Array) -> Array:
-    dtype = _curvature_dtype(old)
-    average = decay * old.astype(dtype) + (1 - decay) * new.astype(dtype)
-    return jnp.asarray(average, old.dtype)
-
-
-def _bias_correction(decay: ArrayLike, count: Array) -> Array:
-    # 1 - decay^count loses its digits where decay is near one. log1p of a Python float is taken by
-    # NumPy in float64.
-    log1p = np.log1p if is_concrete(decay) else jnp.log1p
-    with np.errstate(divide="ignore"):
-        log_decay = log1p(decay - 1)
-    return -jnp.expm1(count.astype(jnp.result_type(float)) * jnp.asarray(log_decay))
 
 
 def scale_by_adahessian(
@@ -132,7 +113,7 @@ def scale_by_adahessian(
             count=jnp.zeros((), jnp.int32),
             n=jnp.zeros((), jnp.int32),
             mu=jax.tree.map(jnp.zeros_like, params),
-            nu=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=_curvature_dtype(p)), params),
+            nu=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=at_least_float32(p)), params),
         )
 
     def diagonal(params, count, obj_fn, hessian_diag, full_params) -> PyTree:
@@ -173,7 +154,7 @@ def scale_by_adahessian(
             squares = jax.tree.map(jnp.square, block_axes.average(diag))
             finite = all_finite(squares)
             new = jax.tree.map(
-                lambda v, s: jnp.where(finite, _moving_average(b2, v, s), v), nu, squares
+                lambda v, s: jnp.where(finite, moving_average(b2, v, s), v), nu, squares
             )
             return new, n + finite
 
@@ -187,9 +168,9 @@ def scale_by_adahessian(
             nu, n = jax.lax.cond(due, refresh, keep, state.nu, state.n)
 
         count = jnp.asarray(optax.safe_increment(state.count))
-        mu = jax.tree.map(lambda m, g: _moving_average(b1, m, g), state.mu, updates)
-        mu_correction = _bias_correction(b1, count)
-        nu_correction = _bias_correction(b2, jnp.maximum(n, 1))
+        mu = jax.tree.map(lambda m, g: moving_average(b1, m, g), state.mu, updates)
+        mu_correction = bias_correction(b1, count)
+        nu_correction = bias_correction(b2, jnp.maximum(n, 1))
 
         def step(m: Array, v: Array, g: Array) -> Array:
             mean_square = jnp.maximum(v / nu_correction.astype(v.dtype), jnp.square(min_diag))

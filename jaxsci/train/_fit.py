@@ -13,12 +13,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._base import check_at_least, check_interval, is_array, raise_if_failed, RESULTS
+from .._base import (
+    at_least_float32,
+    check_at_least,
+    check_interval,
+    is_array,
+    raise_if_failed,
+    RESULTS,
+)
 from ._checkpoint import Checkpoint, CheckpointManager
 from ._masks import trainable
 from ._placement import kept_shardings, place
 from ._run import Rows, Run
-from ._update import accumulation_dtype, Carry, evaluate, Parts, Program
+from ._update import Carry, evaluate, Parts, Program
 
 _RESERVED = ("step", "loss", "grad_norm")
 # Updates handed to the device ahead of the one it works on; each holds its batch in memory.
@@ -258,7 +265,7 @@ def _owned(x: Any) -> Array:
 
 
 def _averaged(x: Array) -> Array:
-    return jnp.asarray(x, accumulation_dtype(x))
+    return jnp.asarray(x, at_least_float32(x))
 
 
 def _partition(model: PyTree, where: Callable[[PyTree], PyTree]) -> tuple[PyTree, PyTree]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._base import all_finite
+from .._base import all_finite, at_least_float32
 
 
 class Carry(NamedTuple):
@@ -77,11 +77,6 @@ class Program:
         return jax.tree.unflatten(self.carry_tree, leaves)
 
 
-def accumulation_dtype(x: Any) -> Any:
-    """The dtype for sums and averages of `x`: its own, at least float32."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 def evaluate(
     parts: Parts, params: PyTree, batch: PyTree, key: PRNGKeyArray
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -122,7 +117,7 @@ def value_and_grad(
         out, grads = gradient(params, *piece)
         return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), out
 
-    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, accumulation_dtype(p)), params)
+    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, at_least_float32(p)), params)
     total, (values, auxs) = jax.lax.scan(accumulate, zeros, pieces)
     grads = jax.tree.map(lambda t, p: (t / count).astype(p.dtype), total, params)
 
@@ -136,7 +131,7 @@ def value_and_grad(
 
 
 def _global_norm(tree: PyTree) -> Float[Array, ""]:
-    leaves = [x.astype(accumulation_dtype(x)) for x in jax.tree.leaves(tree)]
+    leaves = [x.astype(at_least_float32(x)) for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(jnp.sum(x**2) for x in leaves))
 
 

@@ -417,6 +417,7 @@ def test_float32_stays_float32_with_x64_on_and_agrees_with_float64(name):
     assert np.abs(out - double).max() < 1e-4 * np.abs(double).max()
 
 
+@pytest.mark.slow
 def test_a_batch_of_states_is_mapped_over():
     fluid = bingham_fluid(8)
     ys = jax.vmap(lambda k: fluid.random_state(k, max_mode=2))(jax.random.split(jax.random.key(0)))

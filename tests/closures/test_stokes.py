@@ -118,6 +118,7 @@ def test_forward_and_reverse_derivatives_equal_central_differences(name, law):
         np.testing.assert_allclose(forward, difference, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIGHT)
 def test_second_derivatives_equal_differences_of_first_ones(name):
     law = stress if name == "cg" else cubic

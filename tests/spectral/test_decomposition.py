@@ -103,6 +103,7 @@ def test_misuse_names_the_argument():
         plane.constrain(jnp.ones((8, 8)), "fourier")
 
 
+@pytest.mark.slow
 def test_a_step_of_a_flow_in_slabs_exchanges_once_a_transform_and_gathers_nothing():
     case = on_devices("step")
     assert case["value"] < 1e-12

@@ -167,6 +167,7 @@ def test_decaying_turbulence_is_solenoidal_with_the_energy_asked_for(grid, peak)
     assert abs(int(jnp.argmax(e.mean(0))) - peak) <= 1
 
 
+@pytest.mark.slow
 def test_fields_follow_the_key_the_dtype_and_ignore_the_layout(key):
     grid = FourierGrid((12, 12), (1.0, 1.0))
     for sampler in (
