@@ -1,11 +1,13 @@
 """The Belousov-Zhabotinsky reaction in the two-variable Oregonator model."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative, check_positive
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import Grid
 from ._equation import AbstractEquation, like, parameter
 from ._two_fields import diagonal, random_pair, stack_fields, two_fields
 
@@ -25,14 +27,15 @@ class BelousovZhabotinsky(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`.
     - `diffusivity_u`, `diffusivity_v`: D_u, D_v >= 0.
     - `epsilon`: e > 0, ratio of the time scales of u and v.
     - `f`: stoichiometric factor f >= 0.
     - `q`: excitability q > 0.
     """
 
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     diffusivity_u: Float[Array, ""]
     diffusivity_v: Float[Array, ""]
     epsilon: Float[Array, ""]
@@ -41,7 +44,7 @@ class BelousovZhabotinsky(AbstractEquation):
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         diffusivity_u: Float[ArrayLike, ""] = 1.0,
         diffusivity_v: Float[ArrayLike, ""] = 0.6,
         epsilon: Float[ArrayLike, ""] = 0.01,
@@ -90,6 +93,6 @@ class BelousovZhabotinsky(AbstractEquation):
         return jnp.stack([0.01 + 0.4 * (1 + jnp.tanh(2 * u)), 0.1 * (1 + jnp.tanh(2 * v))])
 
 
-def belousov_zhabotinsky(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def belousov_zhabotinsky(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.BelousovZhabotinsky`][]."""
     return BelousovZhabotinsky(grid, **parameters).term()

@@ -6,8 +6,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid, truncated_fourier_series
-from ._equation import AbstractEquation, like, parameter
+from ..spectral import Grid
+from ._equation import AbstractEquation, like, parameter, random_field
 
 
 class CahnHilliard(AbstractEquation):
@@ -25,21 +25,22 @@ class CahnHilliard(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`.
     - `gamma`: square of the width of interfaces, gamma >= 0.
     - `mobility`: M >= 0.
     - `stabilization`: s >= 0.
     """
 
     growing: ClassVar[bool] = True
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     gamma: Float[Array, ""]
     mobility: Float[Array, ""]
     stabilization: Float[Array, ""]
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         gamma: Float[ArrayLike, ""] = 0.01,
         mobility: Float[ArrayLike, ""] = 1.0,
         stabilization: Float[ArrayLike, ""] = 2.0,
@@ -78,9 +79,9 @@ class CahnHilliard(AbstractEquation):
     def initial(self, key):
         """Small smooth noise around the symmetric mixture u = 0."""
         modes = min(10, (min(self.grid.shape) - 1) // 3)
-        return 0.1 * truncated_fourier_series(key, self.grid, modes)[None]
+        return 0.1 * random_field(key, self.grid, modes)[None]
 
 
-def cahn_hilliard(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def cahn_hilliard(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.CahnHilliard`][]."""
     return CahnHilliard(grid, **parameters).term()

@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid, gaussian_blobs
+from ..spectral import gaussian_blobs, Grid
 from ._equation import AbstractEquation, like, parameter
 
 
@@ -21,19 +21,20 @@ class FisherKPP(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`.
     - `diffusivity`: nu >= 0.
     - `rate`: r >= 0.
     """
 
     growing: ClassVar[bool] = True
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     diffusivity: Float[Array, ""]
     rate: Float[Array, ""]
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         diffusivity: Float[ArrayLike, ""] = 0.01,
         rate: Float[ArrayLike, ""] = 1.0,
     ):
@@ -67,6 +68,6 @@ class FisherKPP(AbstractEquation):
         return (bumps / (1 + bumps))[None]
 
 
-def fisher_kpp(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def fisher_kpp(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.FisherKPP`][]."""
     return FisherKPP(grid, **parameters).term()

@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_finite, check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import Grid
 from ._equation import AbstractEquation, like, parameter
 from ._two_fields import constant_field, diagonal, random_pair, stack_fields, two_fields
 
@@ -23,7 +23,7 @@ class FitzHughNagumo(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`.
     - `diffusivity_u`, `diffusivity_v`: D_u, D_v >= 0.
     - `epsilon`: e >= 0, rate of recovery.
     - `a`, `b`: threshold and decay of recovery.
@@ -31,7 +31,8 @@ class FitzHughNagumo(AbstractEquation):
     """
 
     growing: ClassVar[bool] = True
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     diffusivity_u: Float[Array, ""]
     diffusivity_v: Float[Array, ""]
     epsilon: Float[Array, ""]
@@ -41,7 +42,7 @@ class FitzHughNagumo(AbstractEquation):
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         diffusivity_u: Float[ArrayLike, ""] = 1.0,
         diffusivity_v: Float[ArrayLike, ""] = 0.0,
         epsilon: Float[ArrayLike, ""] = 0.08,
@@ -90,6 +91,6 @@ class FitzHughNagumo(AbstractEquation):
         return random_pair(key, self.grid)
 
 
-def fitzhugh_nagumo(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def fitzhugh_nagumo(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.FitzHughNagumo`][]."""
     return FitzHughNagumo(grid, **parameters).term()

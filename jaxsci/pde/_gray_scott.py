@@ -1,11 +1,13 @@
 """The Gray-Scott model."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid, gaussian_blobs
+from ..spectral import gaussian_blobs, Grid
 from ._equation import AbstractEquation, like, parameter
 from ._two_fields import constant_field, diagonal, stack_fields, two_fields
 
@@ -22,13 +24,14 @@ class GrayScott(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`.
     - `diffusivity_u`, `diffusivity_v`: D_u, D_v >= 0.
     - `feed`: F >= 0.
     - `kill`: K >= 0.
     """
 
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     diffusivity_u: Float[Array, ""]
     diffusivity_v: Float[Array, ""]
     feed: Float[Array, ""]
@@ -36,7 +39,7 @@ class GrayScott(AbstractEquation):
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         diffusivity_u: Float[ArrayLike, ""] = 2e-5,
         diffusivity_v: Float[ArrayLike, ""] = 1e-5,
         feed: Float[ArrayLike, ""] = 0.04,
@@ -81,6 +84,6 @@ class GrayScott(AbstractEquation):
         return jnp.stack([1 - height, height / 2])
 
 
-def gray_scott(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def gray_scott(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.GrayScott`][]."""
     return GrayScott(grid, **parameters).term()

@@ -1,11 +1,13 @@
 """The hyper-diffusion equation."""
 
+from typing import ClassVar
+
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_at_least, check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import Grid
 from ._equation import parameter
 from ._linear import AbstractLinearEquation
 
@@ -18,18 +20,19 @@ class HyperDiffusion(AbstractLinearEquation):
 
     **Arguments:**
 
-    - `grid`: the grid.
+    - `grid`: the grid, periodic or with walls.
     - `hyper_diffusivity`: mu >= 0.
     - `channels`: number of fields.
     """
 
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("sine", "cosine")
+    grid: Grid
     hyper_diffusivity: Float[Array, ""]
     num_channels: int = eqx.field(static=True)
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         hyper_diffusivity: Float[ArrayLike, ""] = 1e-4,
         channels: int = 1,
     ):
@@ -44,6 +47,6 @@ class HyperDiffusion(AbstractLinearEquation):
         return -self.hyper_diffusivity * self.grid.k2**2
 
 
-def hyper_diffusion(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def hyper_diffusion(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.HyperDiffusion`][]."""
     return HyperDiffusion(grid, **parameters).term()

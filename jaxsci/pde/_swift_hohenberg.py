@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._base import check_finite, check_nonnegative
 from ..integrate import SemilinearTerm
-from ..spectral import FourierGrid
+from ..spectral import Grid
 from ._equation import AbstractEquation, like, parameter
 
 
@@ -20,21 +20,23 @@ class SwiftHohenberg(AbstractEquation):
 
     **Arguments:**
 
-    - `grid`: the grid; its lengths should be several times 2 pi/k_c.
+    - `grid`: the grid, periodic or with the walls of a `CosineGrid`; its lengths should be several
+        times 2 pi/k_c.
     - `growth`: r.
     - `critical_wavenumber`: k_c >= 0.
     - `quadratic`: g.
     """
 
     growing: ClassVar[bool] = True
-    grid: FourierGrid
+    walls: ClassVar[tuple[str, ...]] = ("cosine",)
+    grid: Grid
     growth: Float[Array, ""]
     critical_wavenumber: Float[Array, ""]
     quadratic: Float[Array, ""]
 
     def __init__(
         self,
-        grid: FourierGrid,
+        grid: Grid,
         growth: Float[ArrayLike, ""] = 0.3,
         critical_wavenumber: Float[ArrayLike, ""] = 1.0,
         quadratic: Float[ArrayLike, ""] = 0.0,
@@ -67,6 +69,6 @@ class SwiftHohenberg(AbstractEquation):
         return {"free_energy": grid.inner(detuned, detuned) / 2 + potential}
 
 
-def swift_hohenberg(grid: FourierGrid, **parameters) -> SemilinearTerm:
+def swift_hohenberg(grid: Grid, **parameters) -> SemilinearTerm:
     """Term of [`jaxsci.pde.SwiftHohenberg`][]."""
     return SwiftHohenberg(grid, **parameters).term()

@@ -11,6 +11,7 @@ from .._base import check_at_least, check_positive, real_dtype
 from ._abstract_grid import reciprocal
 from ._grid import FourierGrid
 from ._spectra import energy
+from ._wall_grids import AbstractWallGrid, Grid
 
 
 def white_noise(key: PRNGKeyArray, grid: FourierGrid, dtype: Any = None) -> Array:
@@ -109,16 +110,18 @@ def truncated_fourier_series(
 
 def gaussian_blobs(
     key: PRNGKeyArray,
-    grid: FourierGrid,
+    grid: Grid,
     num_blobs: int = 5,
     *,
     width: float = 0.05,
     dtype: Any = None,
 ) -> Float[Array, "..."]:
-    """Draw a sum of periodic bumps at random places with amplitudes uniform in [-1, 1].
+    """Draw a sum of smooth bumps at random places with amplitudes uniform in [-1, 1].
 
-    Each bump is exp((cos(2 pi (x - c)/L) - 1)/(2 pi width)^2) along each axis: periodic, analytic
-    and for a small width a Gaussian of standard deviation `width` L.
+    Each bump is exp((cos(2 pi (x - c)/P) - 1)/(2 pi width L/P)^2) along each axis: analytic, of
+    period P = L and for a small width a Gaussian of standard deviation `width` L. Between walls
+    P = 2 L, and the image of each bump behind the wall is added (`CosineGrid`) or taken away
+    (`SineGrid`).
 
     **Arguments:**
 
@@ -140,12 +143,20 @@ def gaussian_blobs(
     amplitudes = jax.random.uniform(amplitude_key, (num_blobs,), dtype, -1, 1)
     coordinates = grid.coordinates(dtype)
 
+    parities = grid.parities if isinstance(grid, AbstractWallGrid) else None
+    turn = 2 * np.pi if parities is None else np.pi  # the phase along one length
+
+    def bump(x, c):
+        return jnp.exp((jnp.cos(turn * (x - c)) - 1) / (turn * width) ** 2)
+
     def blob(place, amplitude):
-        exponent = sum(
-            jnp.cos(2 * np.pi * (x / length - c)) - 1
-            for x, length, c in zip(coordinates, grid.lengths, place)
-        )
-        return amplitude * jnp.exp(exponent / (2 * np.pi * width) ** 2)
+        for axis, (x, length, c) in enumerate(zip(coordinates, grid.lengths, place)):
+            factor = bump(x / length, c)
+            if parities is not None:
+                image = bump(x / length, -c)
+                factor = factor + image if parities[axis] == "cosine" else factor - image
+            amplitude = amplitude * factor
+        return amplitude
 
     return jnp.sum(jax.vmap(blob)(places, amplitudes), axis=0)
 

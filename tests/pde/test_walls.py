@@ -32,6 +32,42 @@ def test_allen_cahn_between_walls_is_half_of_the_extended_periodic_problem(kind)
     np.testing.assert_allclose(found, expected[:n], atol=1e-12)
 
 
+REACTIONS = [
+    pde.FisherKPP,
+    pde.SwiftHohenberg,
+    pde.CahnHilliard,
+    pde.GrayScott,
+    pde.FitzHughNagumo,
+    pde.BelousovZhabotinsky,
+    pde.HyperDiffusion,
+]
+
+
+@pytest.mark.parametrize("cls", REACTIONS)
+def test_a_rate_without_flux_through_walls_is_half_of_the_extended_periodic_one(cls):
+    n = 24
+    grid, periodic = CosineGrid((n, 8), (np.pi, 1.0)), FourierGrid((2 * n, 16), (2 * np.pi, 2.0))
+    x, y = grid.x
+    wave = lambda i: 0.4 + 0.2 * jnp.cos((i + 1) * x) + 0.1 * jnp.cos(np.pi * y) * jnp.cos(x)
+    u = jnp.stack([wave(i) for i in range(cls(grid).channels)])
+    extended = jnp.concatenate([u, u[:, ::-1]], 1)
+    extended = jnp.concatenate([extended, extended[..., ::-1]], 2)
+    found = right_hand_side(cls(grid), u)
+    np.testing.assert_allclose(
+        found, right_hand_side(cls(periodic), extended)[:, :n, :8], atol=1e-9
+    )
+    for name, value in cls(grid).invariants(grid.fft(u)).items():
+        expected = cls(periodic).invariants(periodic.fft(extended))[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("cls", REACTIONS)
+def test_the_initial_field_between_walls_has_no_slope_there(cls, key):
+    grid = CosineGrid(64, 1.0)
+    modes = jnp.abs(grid.fft(cls(grid).initial(key)))
+    assert float(modes[..., 48:].max()) < 1e-3 * float(modes.max())
+
+
 def test_allen_cahn_on_sines_converges_at_order_four_to_the_rate_of_calculus():
     grid = SineGrid(16, np.pi)
     equation = pde.AllenCahn(grid, 0.2, 1.5)
