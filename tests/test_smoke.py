@@ -101,3 +101,86 @@ def test_norms_and_spectra_of_large_grids_do_not_overflow(make):
         _, spectrum = spectral.energy_spectrum(grid, uh[None])
         assert jnp.allclose(jnp.sum(spectrum), 2.0)
         assert jnp.all(jnp.isfinite(pde.ring_forcing(grid, 8.0, 2.0)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small network with a custom rule, a checkpoint and a scan in it, and data for it."""
+
+    def model_fn(params, x):
+        h = jax.nn.relu(x @ params["in"]["w"] + params["in"]["b"])
+        layer = jax.checkpoint(lambda h, w: (jnp.tanh(w @ h), None))
+        h, _ = jax.lax.scan(layer, h, params["hidden"])
+        return params["scale"] * (h @ params["out"])
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    params = {
+        "in": {"w": jax.random.normal(keys[0], (3, 4)) / 2, "b": jnp.zeros(4)},
+        "hidden": jax.random.normal(keys[1], (2, 4, 4)) / 2,
+        "out": jax.random.normal(keys[2], (4, 2)) / 2,
+        "scale": jnp.ones(2),
+    }
+    x = jax.random.normal(keys[3], (16, 3))
+    return model_fn, params, x, jnp.argmax(x[:, :2], -1)
+
+
+def test_layers_are_captured_from_any_function(network):
+    model_fn, params, x, _ = network
+    layers = curvature.capture_layers(model_fn, params, x[0])
+    assert [block.stack for block in layers.blocks] == [2, 1, 1]
+    assert layers.uncaptured == ("['scale']",)
+    layers.check(params, x[0], rtol=TOLERANCE)
+
+
+def test_second_order_rules_lower_a_loss(network):
+    model_fn, params, x, y = network
+    layers = curvature.capture_layers(model_fn, params, x[0])
+    obj_fn = curvature.LikelihoodObjective(model_fn, "softmax", x, y)
+    rules = [
+        optim.adahessian(0.1),
+        optim.adan(0.05),
+        optim.mfac(0.01, 4, 0.1),
+        optim.kfac(0.1, layers, 0.1),
+        optim.ekfac(0.1, layers, 0.1),
+    ]
+    for tx in rules:
+
+        @jax.jit
+        def step(p, state, tx=tx):
+            updates, state = tx.update(jax.grad(obj_fn)(p), state, p, obj_fn=obj_fn)
+            return optax.apply_updates(p, updates), state
+
+        p, state = params, tx.init(params)
+        for _ in range(10):
+            p, state = step(p, state)
+        assert obj_fn(p) < obj_fn(params)
+
+
+def test_the_structures_of_a_tangent_kernel_agree(network):
+    model_fn, params, x, _ = network
+    found = [
+        curvature.ntk.empirical_ntk(model_fn, params, x[:4], method=method)
+        for method in ("structured", "vp", "jacobian")
+    ]
+    assert jnp.allclose(found[0], found[2], atol=TOLERANCE)
+    assert jnp.allclose(found[1], found[2], atol=TOLERANCE)
+
+
+def test_lanczos_finds_the_ends_of_a_spectrum():
+    values = jnp.linspace(-1.0, 3.0, 20)
+    op = curvature.hessian_operator(lambda x: jnp.sum(values * x**2) / 2, jnp.ones(20))
+    ends = curvature.extremal_eigs(op, jax.random.key(0), 20)
+    assert jnp.allclose(ends.largest, 3.0, atol=1e-3)
+    assert jnp.allclose(ends.smallest, -1.0, atol=1e-3)
+
+
+def test_an_example_helps_itself_most(network):
+    model_fn, params, x, y = network
+    curv = curvature.fit_kronecker(model_fn, "softmax", params, (x, y))
+
+    def loss_fn(params, example):
+        return -jax.nn.log_softmax(model_fn(params, example[0]))[example[1]]
+
+    scores = curvature.influence.pairwise(curv, loss_fn, params, (x, y), (x, y), damping=0.1)
+    assert jnp.allclose(scores, scores.T, atol=TOLERANCE * jnp.max(jnp.abs(scores)))
+    assert jnp.all(jnp.diagonal(scores) > 0)

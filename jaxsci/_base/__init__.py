@@ -21,6 +21,18 @@ from ._dtypes import (
     is_complex as is_complex,
     real_dtype as real_dtype,
 )
+from ._jaxpr import (
+    bind as bind,
+    body_of as body_of,
+    equation_kind as equation_kind,
+    EquationPath as EquationPath,
+    evaluate as evaluate,
+    is_literal as is_literal,
+    scan_sizes as scan_sizes,
+    trace as trace,
+    traceable_leaves as traceable_leaves,
+    use_counts as use_counts,
+)
 from ._leaves import (
     array_leaves as array_leaves,
     check_same_leaves as check_same_leaves,

@@ -27,5 +27,5 @@ def complex_dtype(x: Any) -> np.dtype:
 
 
 def at_least_float32(x: Any) -> np.dtype:
-    """The dtype in which to sum and average entries of `x` (array or scalar): its own, or float32."""
+    """The dtype in which to sum and average entries of `x`: its own, at least float32."""
     return np.dtype(jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -1,9 +1,10 @@
-"""Objectives: functions `params -> scalar`, and two that also show the parts they are made of.
+"""Objectives: functions `params -> scalar`, and those that also show the parts they are made of.
 
 A Hessian needs only the scalar function. The Gauss-Newton matrix and the empirical Fisher matrix
 are not properties of that function alone: the first needs the split into model and loss, the second
-the terms of the mean. An objective of this file is called like the plain function, so it stands
-wherever an `obj_fn` does, and carries the parts with it.
+the terms of the mean; Kronecker factors need the model of one example and its likelihood. An
+objective of this file is called like the plain function, so it stands wherever an `obj_fn` does,
+and carries the parts with it.
 """
 
 import abc
@@ -14,6 +15,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from ._likelihoods import as_likelihood
 
 
 class AbstractObjective(eqx.Module):
@@ -66,6 +69,53 @@ class MeanObjective(AbstractObjective):
     def precompose(self, fn: Callable[[PyTree], PyTree]) -> "MeanObjective":
         """The objective of other parameters q with `params = fn(q)`."""
         return MeanObjective(lambda q: self.losses_fn(fn(q)))
+
+
+class LikelihoodObjective(AbstractObjective):
+    """`mean_i -log p(y_i | model_fn(params, x_i))`: a model of one example under a likelihood.
+
+    **Arguments:**
+
+    - `model_fn`: `(params, x) -> outputs` of one example.
+    - `likelihood`: a name or an object, see [`as_likelihood`][jaxsci.curvature.as_likelihood].
+    - `inputs`, `targets`: the batch, pytrees whose leaves have a leading axis over examples.
+
+    **Raises:**
+
+    `ValueError`, `TypeError` for another name or object.
+    """
+
+    model_fn: Callable[[PyTree, Any], Any]
+    likelihood: Any
+    inputs: PyTree
+    targets: PyTree
+
+    def __init__(
+        self,
+        model_fn: Callable[[PyTree, Any], Any],
+        likelihood: Any,
+        inputs: PyTree,
+        targets: PyTree,
+    ):
+        self.model_fn = model_fn
+        self.likelihood = as_likelihood(likelihood)
+        self.inputs, self.targets = inputs, targets
+
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
+        """The value at `params`."""
+
+        def one(x, y):
+            return self.likelihood.loss(self.model_fn(params, x), y)
+
+        return jnp.mean(jax.vmap(one)(self.inputs, self.targets))
+
+    def precompose(self, fn: Callable[[PyTree], PyTree]) -> "LikelihoodObjective":
+        """The objective of other parameters q with `params = fn(q)`."""
+
+        def model_fn(q, x):
+            return self.model_fn(fn(q), x)
+
+        return LikelihoodObjective(model_fn, self.likelihood, self.inputs, self.targets)
 
 
 def scalar_valued(obj_fn: Callable[[PyTree], Any]) -> Callable[[PyTree], Float[Array, ""]]:

@@ -51,8 +51,12 @@ def check_real_leaves(params: PyTree) -> None:
 
 
 def the_obj_fn(obj_fn: ObjFn | None, value_fn: ObjFn | None) -> ObjFn | None:
-    """The closure given under either of optax's two names for it."""
-    if obj_fn is not None and value_fn is not None and obj_fn is not value_fn:
+    """The closure given under either of optax's two names for it.
+
+    An objective that shows its parts may come with a plain closure for line searches beside it.
+    """
+    two = obj_fn is not None and value_fn is not None and obj_fn is not value_fn
+    if two and not isinstance(obj_fn, AbstractObjective):
         raise ValueError("`obj_fn` and `value_fn` are two names of one closure, got two closures.")
     return value_fn if obj_fn is None else obj_fn
 

@@ -17,7 +17,12 @@ from .._base import NonTrainable as NonTrainable, RESULTS as RESULTS
 from ._batches import minibatches as minibatches
 from ._checkpoint import Checkpoint as Checkpoint
 from ._fit import fit as fit, FitResult as FitResult, FitState as FitState
-from ._losses import mse as mse, relative_l2 as relative_l2, supervised as supervised
+from ._losses import (
+    likelihood_loss as likelihood_loss,
+    mse as mse,
+    relative_l2 as relative_l2,
+    supervised as supervised,
+)
 from ._masks import freeze as freeze, train_only as train_only, trainable as trainable
 from ._normalizer import Normalizer as Normalizer
 from ._saving import load as load, save as save

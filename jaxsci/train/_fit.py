@@ -100,7 +100,9 @@ def fit(
 
     Each update calls `tx.update(grads, state, params, value=, grad=, value_fn=, obj_fn=)`, where
     `value_fn` and `obj_fn` are the same function `params -> loss` on the current batch and key:
-    line searches and second-order transforms work unchanged.
+    line searches and second-order transforms work unchanged. Where the loss has a method
+    `objective(batch, key)`, as that of [`likelihood_loss`][jaxsci.train.likelihood_loss], `obj_fn`
+    is the `curvature` objective it returns, as a function of the parameters.
 
     Inputs may be sharded (data-parallel: parameters replicated, batches split): arrays on a single
     device are replicated over the mesh of the sharded ones, and parameters keep their sharding.

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray, PyTree
 
 from .._base import real_dtype
+from ..curvature import as_likelihood, LikelihoodObjective
 
 
 def _difference(pred: Array, true: Array) -> tuple[Array, Array]:
@@ -102,3 +104,44 @@ def supervised(
         return jnp.mean(jax.vmap(lambda x, y: metric(model(x), y))(inputs, targets))
 
     return loss
+
+
+class LikelihoodLoss(eqx.Module):
+    """The batch loss of [`likelihood_loss`][jaxsci.train.likelihood_loss]."""
+
+    likelihood: Any
+
+    def __call__(
+        self, model: PyTree, batch: tuple[PyTree, PyTree], key: PRNGKeyArray
+    ) -> Float[Array, ""]:
+        """The mean over the examples of the batch."""
+        return self.objective(batch, key)(model)
+
+    def objective(self, batch: tuple[PyTree, PyTree], key: PRNGKeyArray) -> LikelihoodObjective:
+        """The loss on a batch as a function of the model that shows its parts."""
+        del key
+        inputs, targets = batch
+        return LikelihoodObjective(lambda model, x: model(x), self.likelihood, inputs, targets)
+
+
+def likelihood_loss(likelihood: Any) -> LikelihoodLoss:
+    """The batch loss of pairs under a likelihood: the mean over samples of -log p(y | model(x)).
+
+    [`fit`][jaxsci.train.fit] hands transforms that precondition by Kronecker factors
+    (`optim.kfac`, `optim.ekfac`) the model and the likelihood with it.
+
+    **Arguments:**
+
+    - `likelihood`: `"softmax"`, `"mse"`, `"bernoulli"` or an object, see
+        [`as_likelihood`][jaxsci.curvature.as_likelihood].
+
+    **Returns:**
+
+    `loss(model, (x, y), key) -> scalar`; the leading axis of `x` and `y` counts samples, `model(x)`
+    takes one, and the key is not used.
+
+    **Raises:**
+
+    `ValueError`, `TypeError` for another name or object.
+    """
+    return LikelihoodLoss(as_likelihood(likelihood))

@@ -135,6 +135,14 @@ def _global_norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.sum(x**2) for x in leaves))
 
 
+def _objective(parts: Parts, batch: PyTree, key: PRNGKeyArray) -> Any:
+    """The objective that shows its parts, as a function of the parameters, if the loss has one."""
+    if not hasattr(parts.loss, "objective"):
+        return None
+    objective = parts.loss.objective(batch, key)
+    return objective.precompose(lambda params: eqx.combine(params, parts.rest))
+
+
 def _advance(
     program: Program, parts: Parts, carry: Carry, batch: PyTree, key: PRNGKeyArray, decay: Any
 ) -> tuple[Carry, dict[str, Array]]:
@@ -153,7 +161,7 @@ def _advance(
         value=value,
         grad=grads,
         value_fn=value_fn,
-        obj_fn=value_fn,
+        obj_fn=_objective(parts, batch, key) or value_fn,
     )
     params: PyTree = optax.apply_updates(carry.params, updates)
     ema = jax.tree.map(

@@ -21,13 +21,14 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxsci.optim import adahessian, BlockAxes, scale_by_adahessian
+from jaxsci.optim import adahessian, adan, BlockAxes, mfac, scale_by_adahessian
 
 
 class Row(NamedTuple):
     factory: Callable[..., Any]  # explicit keyword arguments
     kwargs: dict[str, Any]  # its arguments, with the numbers to be injected as hyper-parameters
     needs: tuple[str, ...]  # the extra arguments its `update` asks for
+    copied: int = 0  # arrays of its state that are no part of a parameter: a copy on each device
 
     def make(self) -> Any:
         return self.factory(**self.kwargs)
@@ -39,6 +40,11 @@ class Row(NamedTuple):
     def extra(self, loss, params, *, masked=False):
         available = {"obj_fn": loss} | ({"full_params": params} if masked else {})
         return {k: v for k, v in available.items() if k in (*self.needs, "full_params")}
+
+
+def mfac_of_four(learning_rate, damping, momentum, weight_decay):
+    # The capacity is a shape, not a number to inject.
+    return mfac(learning_rate, 4, damping, momentum, weight_decay)
 
 
 ROWS = {
@@ -56,6 +62,18 @@ ROWS = {
         ("obj_fn",),
     ),
     "scale_by_adahessian": Row(scale_by_adahessian, {"min_diag": 0.1}, ("obj_fn",)),
+    "adan": Row(adan, {"learning_rate": 0.1, "weight_decay": 0.01}, ()),
+    "adan_restarts": Row(
+        adan,
+        {"learning_rate": 0.1, "restart_radius": 0.3, "restart_every": 2, "state_dtype": None},
+        (),
+    ),
+    "mfac": Row(
+        mfac_of_four,
+        {"learning_rate": 0.5, "damping": 2.0, "momentum": 0.5, "weight_decay": 0.01},
+        (),
+        copied=1,
+    ),
 }
 X = np.random.default_rng(0).normal(size=(16, 3))
 STEPS = 3
@@ -315,7 +333,8 @@ def check_sharded(row):
         pairs = zip(jax.tree.leaves((p, state)), jax.tree.leaves((got, after)), strict=True)
         for before, now in pairs:
             assert now.sharding.is_equivalent_to(before.sharding, now.ndim)
-            assert now.ndim == 0 or not now.sharding.is_fully_replicated
+        state_arrays = [x for x in jax.tree.leaves(after) if x.ndim > 0]
+        assert sum(x.sharding.is_fully_replicated for x in state_arrays) == row.copied
         trees_close(jax.device_get(got), jax.device_get(want), rtol=1e-5, atol=1e-6)
 
 

@@ -74,3 +74,15 @@ def test_supervised_is_the_mean_over_samples_of_the_metric():
 def test_shapes_that_differ_are_not_broadcast(loss):
     with pytest.raises(ValueError, match=r"`pred` and `true` must have the same shape.*\(3,\)"):
         loss(jnp.ones((3, 1)), jnp.ones(3))
+
+
+def test_a_likelihood_loss_is_the_mean_over_samples_and_shows_its_parts():
+    x, y = jnp.asarray([[1.0, 2.0], [0.5, -1.0]]), jnp.asarray([1, 0])
+    loss = train.likelihood_loss("softmax")
+    w = jnp.asarray([[0.3, -0.2], [0.1, 0.4]])
+    model = jax.tree_util.Partial(jnp.matmul, w)
+    logits = np.asarray(x @ w.T)
+    want = np.mean(np.log(np.sum(np.exp(logits), 1)) - logits[[0, 1], [1, 0]])
+    key = jax.random.key(0)
+    np.testing.assert_allclose(loss(model, (x, y), key), want, rtol=1e-12)
+    np.testing.assert_allclose(loss.objective((x, y), key)(model), want, rtol=1e-12)
