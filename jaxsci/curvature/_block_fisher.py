@@ -107,8 +107,8 @@ class BlockFisherInverse(lx.AbstractLinearOperator):
         for chunk in chunks:
             leaves = jax.tree.leaves(chunk)
             dtype = jnp.result_type(jnp.float32, *leaves)
-            rows = [jax.ShapeDtypeStruct(jnp.shape(x)[1:], dtype) for x in leaves]
-            layout = _Layout(jax.tree.unflatten(jax.tree.structure(chunk), rows), block_size)
+            likes = [jax.ShapeDtypeStruct(jnp.shape(x)[1:], dtype) for x in leaves]
+            layout = _Layout(jax.tree.unflatten(jax.tree.structure(chunk), likes), block_size)
             total += jnp.shape(leaves[0])[0]
             rows = layout.to_blocks(chunk, batch_axes=1).astype(dtype)
             new = jnp.einsum("mni,mnj->nij", rows, rows, precision="highest")
