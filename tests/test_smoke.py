@@ -174,7 +174,7 @@ def test_lanczos_finds_the_ends_of_a_spectrum():
     assert jnp.allclose(ends.smallest, -1.0, atol=1e-3)
 
 
-def test_an_example_helps_itself_most(network):
+def test_no_example_harms_itself(network):
     model_fn, params, x, y = network
     curv = curvature.fit_kronecker(model_fn, "softmax", params, (x, y))
 
@@ -183,4 +183,4 @@ def test_an_example_helps_itself_most(network):
 
     scores = curvature.influence.pairwise(curv, loss_fn, params, (x, y), (x, y), damping=0.1)
     assert jnp.allclose(scores, scores.T, atol=TOLERANCE * jnp.max(jnp.abs(scores)))
-    assert jnp.all(jnp.diagonal(scores) > 0)
+    assert jnp.all(jnp.diagonal(scores) >= 0) and jnp.max(jnp.diagonal(scores)) > 0

@@ -25,7 +25,7 @@ pytree of real floating arrays, and needs no more of it than that JAX can differ
   diagonal blocks.
 """
 
-from . import ntk as ntk, rmt as rmt
+from . import influence as influence, ntk as ntk, rmt as rmt
 from ._block_fisher import BlockFisherInverse as BlockFisherInverse
 from ._capture import capture_layers as capture_layers, LayerSites as LayerSites
 from ._estimators import (
