@@ -183,4 +183,5 @@ def test_no_example_harms_itself(network):
 
     scores = curvature.influence.pairwise(curv, loss_fn, params, (x, y), (x, y), damping=0.1)
     assert jnp.allclose(scores, scores.T, atol=TOLERANCE * jnp.max(jnp.abs(scores)))
-    assert jnp.all(jnp.diagonal(scores) >= 0) and jnp.max(jnp.diagonal(scores)) > 0
+    assert jnp.all(jnp.diagonal(scores) >= 0)
+    assert jnp.max(jnp.diagonal(scores)) > 0

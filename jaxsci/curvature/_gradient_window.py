@@ -262,14 +262,12 @@ class GradientWindow(eqx.Module):
         put = lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, slot, 0)
 
         stored = jax.tree.map(lambda x, r: jnp.asarray(x).astype(r.dtype), g, state.rows)
-        # Written first, so that one reduction also gives the squared norm, which tells whether the
-        # gradient is finite; an unfit row is put back alone, without a copy of the window.
-        tried = jax.tree.map(put, state.rows, stored)
-        products = _inner_tree(tried, stored, dtype)
-        fit = jnp.isfinite(products[slot])
-        rows = jax.tree.map(
-            lambda new, old, x: put(new, jnp.where(fit, x, at(old))), tried, state.rows, stored
-        )
+        squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x.astype(dtype))), stored)
+        fit = jnp.isfinite(sum(jax.tree.leaves(squares), start=jnp.zeros((), dtype)))
+        # An unfit row gives way to the old one here, and not in a choice between two windows or two
+        # writes: only a single write of a single row happens in place.
+        rows = jax.tree.map(lambda r, x: put(r, jnp.where(fit, x, at(r))), state.rows, stored)
+        products = _inner_tree(rows, stored, dtype)
         gram = state.gram.at[slot, :].set(products).at[:, slot].set(products)
         count = state.count + fit.astype(jnp.int32)
         return GradientWindowState(
