@@ -43,6 +43,7 @@ from ._leaves import (
 )
 from ._linear_primitive import linear_primitive as linear_primitive
 from ._nontrainable import NonTrainable as NonTrainable
+from ._progress import progress_bar as progress_bar
 from ._results import (
     all_finite as all_finite,
     raise_if_failed as raise_if_failed,

@@ -1,6 +1,5 @@
 """Fit Kronecker factors to a data set: one pass for the factors, one for eigenvalues."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from jaxsci._base import check_at_least, check_choice, is_concrete
+from jaxsci._base import (
+    at_least_float32,
+    check_at_least,
+    check_choice,
+    is_concrete,
+    progress_bar,
+)
 
 from ._capture import LayerSites
 from ._kronecker import KroneckerBlock, KroneckerCurvature
@@ -210,27 +215,6 @@ def _check_finite(curvature: KroneckerCurvature) -> None:
             raise ValueError(f"The curvature of {path!r} holds NaN or infinity.")
 
 
-def _bar(wanted: bool) -> Any:
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            pass
-        else:
-            return tqdm(unit="batch", dynamic_ncols=True)
-    return _NoBar()
-
-
-class _NoBar(contextlib.nullcontext):
-    """Stands for a progress bar where none is shown."""
-
-    def __enter__(self):
-        return self
-
-    def update(self, count: int) -> None:
-        pass
-
-
 def fit_kronecker(
     model_fn: Callable[[PyTree, Any], Any],
     loss: Any,
@@ -321,7 +305,7 @@ def fit_kronecker(
 
     if factors == "identity":
         matrices, rest = layers.to_matrices(params)
-        ones = lambda x: jnp.ones(x.shape, jnp.promote_types(x.dtype, jnp.float32))
+        ones = lambda x: jnp.ones(x.shape, at_least_float32(x))
         blocks = [
             KroneckerBlock(b, None, None, None, None, ones(v))
             for b, v in zip(layers.blocks, matrices, strict=True)
@@ -329,7 +313,7 @@ def fit_kronecker(
         return finish(blocks, {p: ones(x) for p, x in rest.items()}, jnp.zeros(()))
 
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    with _bar(progress) as bar:
+    with progress_bar(progress, "batch") as bar:
         if factors == "diagonal":
             bases = tuple((None, None) for _ in layers.blocks)
             total = _sum(program, params, passes, keys[0], bases, bar)

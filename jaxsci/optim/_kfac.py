@@ -30,6 +30,7 @@ from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from jaxsci._base import (
     all_finite,
+    at_least_float32,
     check_at_least,
     check_choice,
     check_interval,
@@ -90,10 +91,6 @@ def _present(params: PyTree) -> list[str] | None:
 def _parts(layers: LayerSites, leaves: list[str] | None) -> list[_Part]:
     cuts = ((i, b, *block_columns(b, leaves)) for i, b in enumerate(layers.blocks))
     return [_Part(*cut) for cut in cuts if cut[3] > cut[2]]
-
-
-def _dtype(x: Any) -> Any:
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 
 def _correction(decay: ArrayLike, count: Array) -> Array:
@@ -266,7 +263,7 @@ def _scale_by_kronecker(
             eigenvalues=tuple(zeros((s, o, i)) for s, o, i in zip(stacks, outs, ins))
             if corrected
             else (),
-            diagonal={p: jnp.zeros(jnp.shape(x), _dtype(x)) for p, x in rest.items()},
+            diagonal={p: jnp.zeros(jnp.shape(x), at_least_float32(x)) for p, x in rest.items()},
         )
 
     def refreshed(state: ScaleByKfacState) -> ScaleByKfacState:
@@ -372,7 +369,7 @@ def _scale_by_kronecker(
             else _filled(updates, jax.tree.map(jnp.zeros_like, everything))
         )
         matrices, rest = now.to_matrices(gradient)
-        steps = [jnp.zeros(v.shape, _dtype(v)) for v in matrices]
+        steps = [jnp.zeros(v.shape, at_least_float32(v)) for v in matrices]
         bases = _pairs(state)
         for part, basis, total in zip(parts, bases, denominators(state), strict=True):
             v = matrices[part.place][..., part.start : part.stop].astype(total.dtype)
@@ -385,8 +382,8 @@ def _scale_by_kronecker(
         def of_leaf(path: str, g: Array) -> Array:
             if _leaf_name(path) not in state.diagonal:
                 return g
-            mean_square = state.diagonal[_leaf_name(path)] / correction.astype(_dtype(g))
-            return _divided(g.astype(_dtype(g)), mean_square + damping)
+            mean_square = state.diagonal[_leaf_name(path)] / correction.astype(at_least_float32(g))
+            return _divided(g.astype(at_least_float32(g)), mean_square + damping)
 
         of_leaves = {path: of_leaf(path, g) for path, g in rest.items()}
         step = now.from_matrices(tuple(steps), of_leaves)
@@ -422,7 +419,7 @@ def _limited(step: PyTree, grads: PyTree, max_quadratic: ArrayLike | None) -> Py
     if max_quadratic is None:
         return step
     products = [
-        jnp.sum(u.astype(_dtype(u)) * g.astype(_dtype(g)))
+        jnp.sum(u.astype(at_least_float32(u)) * g.astype(at_least_float32(g)))
         for u, g in zip(jax.tree.leaves(step), jax.tree.leaves(grads), strict=True)
     ]
     quadratic = sum(products[1:], start=products[0])

@@ -18,6 +18,7 @@ from .._base import (
     check_at_least,
     check_interval,
     is_array,
+    progress_bar,
     raise_if_failed,
     RESULTS,
 )
@@ -196,7 +197,7 @@ def fit(
             "ema": None if ema is None else float(ema),
             "x64": jnp.result_type(float) == jnp.float64,
         }
-        bar = stack.enter_context(_progress_bar(progress, num_steps, start))
+        bar = stack.enter_context(progress_bar(progress, "step", num_steps, start))
         batch_key, loss_key = run.key, _fold_in(run.key, _LOSS_STREAM)
 
         def is_logged(step):
@@ -318,28 +319,3 @@ def _check_loss(
         raise ValueError(f"`loss` must return its metrics as one dict of arrays, got {aux}.")
     if taken := sorted(set(aux) & set(_RESERVED)):
         raise ValueError(f"`loss` must not name a metric {taken[0]!r}: `fit` logs its own.")
-
-
-class _NoBar(contextlib.nullcontext):
-    """Stands for a progress bar where none is shown."""
-
-    n = 0
-
-    def __enter__(self):
-        return self
-
-    def update(self, count: int) -> None:
-        pass
-
-    def set_postfix(self, **_: Any) -> None:
-        pass
-
-
-def _progress_bar(wanted: bool, total: int, step: int) -> Any:
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return _NoBar()
-        return tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
-    return _NoBar()

@@ -23,7 +23,13 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..._base import all_finite, check_at_least, check_nonnegative, is_concrete
+from ..._base import (
+    all_finite,
+    check_at_least,
+    check_nonnegative,
+    is_concrete,
+    progress_bar,
+)
 from .._capture import capture_layers, LayerBlock, LayerSites
 from ._batches import example_structure, is_stream, iterate, leading_size
 from ._ggn import add_damping
@@ -305,7 +311,7 @@ def score_batches(
     check_finite_scores("The preconditioned gradients of the queries", prepared)
 
     done = 0
-    with progress_bar(progress, total) as bar:
+    with progress_bar(progress, "example", total) as bar:
         for batch, new in batches:
             scores = _score(loss_fn, params, prepared, batch, per_layer, per_token)
             yield ScoreBatch(
@@ -313,25 +319,3 @@ def score_batches(
             )
             done += new
             bar.update(new)
-
-
-class _NoBar:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, count: int) -> None:
-        pass
-
-
-def progress_bar(wanted: bool, total: int | None) -> Any:
-    """A progress bar over examples, if wanted and tqdm is installed."""
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return _NoBar()
-        return tqdm(total=total, unit="example", dynamic_ncols=True)
-    return _NoBar()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from ..._base import progress_bar
 from ._batches import example_structure
 from ._engine import (
     check_curvature,
@@ -14,7 +15,6 @@ from ._engine import (
     check_scalar_loss,
     default_batch_size,
     peek,
-    progress_bar,
     self_score,
     total_score,
 )
@@ -60,7 +60,7 @@ def self_influence(
     first, batches, total = peek(train, width)
     check_scalar_loss("loss_fn", loss_fn, params, example_structure(first))
     parts = []
-    with progress_bar(progress, total) as bar:
+    with progress_bar(progress, "example", total) as bar:
         for batch, new in batches:
             scores = self_score(curv, damping, loss_fn, params, batch)
             parts.append(jax.tree.map(lambda x, n=new: x[x.shape[0] - n :], scores))
