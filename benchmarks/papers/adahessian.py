@@ -13,9 +13,9 @@ rate 0.15 it is 3.1 here, and 1.9 when batches are drawn in epochs without repla
 """
 
 import argparse
-import itertools
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _digits import digits, init_mlp, tanh_mlp
 
 from jaxsci.optim import adahessian, BlockAxes
 
@@ -32,31 +34,16 @@ SIZES = (64, 64, 32, 10)
 BATCH = 64
 
 
-def digits():
-    data: Any = load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))
-    x, y = np.asarray(data.data[order] / 16, np.float32), np.asarray(data.target[order])
-    return (x[:1437], y[:1437]), (x[1437:], y[1437:])
+def data_sets():
+    return tuple((np.asarray(x, np.float32), y) for x, y in digits(1437))
 
 
 def init_params(key):
-    keys = jax.random.split(key, len(SIZES) - 1)
-    shapes = itertools.pairwise(SIZES)
-    return [
-        {"w": jax.random.normal(k, s, jnp.float32) / s[0] ** 0.5, "b": jnp.zeros(s[1], jnp.float32)}
-        for k, s in zip(keys, shapes, strict=True)
-    ]
-
-
-def logits(params, x):
-    *hidden, last = params
-    for layer in hidden:
-        x = jnp.tanh(x @ layer["w"] + layer["b"])
-    return x @ last["w"] + last["b"]
+    return init_mlp(key, SIZES)
 
 
 def loss(params, x, y):
-    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(tanh_mlp(params, x), y).mean()
 
 
 def batches(seed, steps, size):
@@ -78,7 +65,7 @@ def trainer(make, seeds, steps, data):
             return (optax.apply_updates(params, updates), state), None
 
         (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), indices)
-        accuracy = jnp.mean(jnp.argmax(logits(params, x_test), -1) == y_test)
+        accuracy = jnp.mean(jnp.argmax(tanh_mlp(params, x_test), -1) == y_test)
         return loss(params, x, y), accuracy
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
@@ -123,7 +110,7 @@ def main():
     args = parser.parse_args()
     steps, seeds = (50, [0]) if args.quick else (1000, [0, 1, 2])
 
-    data, rows = digits(), {}
+    data, rows = data_sets(), {}
     print(f"{'method':<38}{'lr':>8}{'train loss':>13}{'test acc':>10}{'seconds':>9}")
     for name, (make, rates) in METHODS.items():
         train, tries = trainer(make, seeds, steps, data), []

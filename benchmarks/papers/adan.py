@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _timing import write_json
-from adahessian import adam, digits, trainer
+from adahessian import adam, data_sets, trainer
 
 from jaxsci.optim import adan
 
@@ -93,7 +93,7 @@ def main():
     args = parser.parse_args()
     steps, seeds = (50, [0]) if args.quick else (1000, list(range(8)))
 
-    data, rows, early = digits(), {}, {}
+    data, rows, early = data_sets(), {}, {}
     print(f"{'method':<12}{'lr':>8}{'train loss':>13}{'test acc':>10}{'seconds':>9}")
     for name, (make, rates) in METHODS.items():
         train = trainer(make, seeds, steps, data)

@@ -19,52 +19,30 @@ from B = 32 on.
 """
 
 import argparse
-import itertools
 import json
 import platform
+import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _digits import digits, init_mlp, tanh_mlp
 
 from jaxsci.curvature import extremal_eigs, hessian_operator, hvp, rmt
 from jaxsci.optim import curvature_schedule
 
-
-def digits():
-    data: Any = load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))
-    x = jnp.asarray(data.data[order] / 16, jnp.float32)
-    return x, jnp.asarray(data.target[order])
-
-
-X, Y = digits()
-
-
-def init(key, sizes):
-    keys = jax.random.split(key, len(sizes) - 1)
-    shapes = itertools.pairwise(sizes)
-    return [
-        {"w": jax.random.normal(k, s, jnp.float32) / s[0] ** 0.5, "b": jnp.zeros(s[1], jnp.float32)}
-        for k, s in zip(keys, shapes, strict=True)
-    ]
-
-
-def logits(params, x):
-    *hidden, last = params
-    for layer in hidden:
-        x = jnp.tanh(x @ layer["w"] + layer["b"])
-    return x @ last["w"] + last["b"]
+(X, Y), _ = digits(1797)
+X, Y = jnp.asarray(X, jnp.float32), jnp.asarray(Y)
 
 
 def loss(params, batch, decay=0.0):
     x, y = batch
-    ce = optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y).mean()
+    ce = optax.softmax_cross_entropy_with_integer_labels(tanh_mlp(params, x), y).mean()
     return ce + decay / 2 * sum(jnp.sum(p**2) for p in jax.tree.leaves(params))
 
 
@@ -92,7 +70,7 @@ def spectra(quick):
 
     @jax.jit
     def trained(key, indices):
-        return descend(optax.sgd(0.2, 0.9), init(key, (64, 8, 10)), indices)
+        return descend(optax.sgd(0.2, 0.9), init_mlp(key, (64, 8, 10)), indices)
 
     @jax.jit
     def ends(params, batch):
@@ -130,7 +108,7 @@ def learner(quick):
     size, batch, epochs, decay = 1437, 128, 5 if quick else 15, 5e-4
     seeds = range(2 if quick else 5)
     per_epoch = size // batch
-    start = lambda seed: init(jax.random.key(seed), (64, 32, 10))
+    start = lambda seed: init_mlp(jax.random.key(seed), (64, 32, 10))
     order = np.stack(
         [
             np.stack([np.random.default_rng((s, e)).permutation(size) for e in range(epochs)])
@@ -143,7 +121,7 @@ def learner(quick):
 
     def score(params):
         value = loss(params, train_data, decay)
-        right = jnp.argmax(logits(params, X[size:]), -1) == Y[size:]
+        right = jnp.argmax(tanh_mlp(params, X[size:]), -1) == Y[size:]
         return value, jnp.mean(right)
 
     @jax.jit
@@ -237,7 +215,7 @@ def largest_rates(quick):
         "gradient descent": 0.1 * 2 ** (np.arange(12) / 2),
         "adam": 0.022365 * 2 ** (np.arange(10) / 2),
     }
-    starts = [init(jax.random.key(s), (64, 16, 10)) for s in range(3)]
+    starts = [init_mlp(jax.random.key(s), (64, 16, 10)) for s in range(3)]
     starts = jax.tree.map(lambda *p: jnp.stack(p), *starts)
     results = {}
     for name, make in (("gradient descent", optax.sgd), ("adam", optax.adam)):

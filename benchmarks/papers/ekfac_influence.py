@@ -19,7 +19,6 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -31,9 +30,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 from scipy.stats import rankdata
-from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _digits import digits
 from _timing import write_json
 
 from jaxsci.curvature import fit_kronecker
@@ -41,14 +40,6 @@ from jaxsci.curvature.influence import exact_ggn, gradient_dot, pairwise, self_i
 
 DECAY = 1e-3
 BARS = {0.1: 0.1, 0.01: 0.25, 0.001: 0.3}
-
-
-def digits(number, num_queries):
-    data: Any = load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))
-    x, y = data.data[order] / 16, data.target[order]
-    queries = slice(number, number + num_queries)
-    return (x[:number], y[:number]), (x[queries], y[queries])
 
 
 def init_params(seed):

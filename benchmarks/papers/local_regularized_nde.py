@@ -33,21 +33,14 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 
 from jaxsci.integrate import GlobalRegularization, LocalRegularization, num_function_evaluations
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from _digits import digits
 from _timing import compile_timed, interleaved_minima, write_json
 
 BATCH, WIDTH, HIDDEN = 128, 64, 100
-
-
-def digits():
-    data: Any = load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))
-    x, y = jnp.asarray(data.data[order] / 16, float), jnp.asarray(data.target[order])
-    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
 
 
 def dense(key, n, m):
@@ -210,7 +203,7 @@ def evaluate(problem, params, data, paths):
 
 
 def run(problem, rows, steps, paths, repeats, only):
-    train, test = digits()
+    train, test = ((jnp.asarray(x, float), jnp.asarray(y)) for x, y in digits(1400))
     params = problem.init(jax.random.key(0))
     contenders, results = {}, {}
     for name, (solve, weight) in rows.items():

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _timing import compile_timed, interleaved_minima, write_json
-from adahessian import adam, batches, digits, init_params, trainer
+from adahessian import adam, batches, data_sets, init_params, trainer
 
 from jaxsci.curvature import EmpiricalFisherInverse, GradientWindow
 from jaxsci.optim import mfac
@@ -173,7 +173,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the numbers there")
     args = parser.parse_args()
     seeds = [0] if args.quick else [0, 1, 2]
-    data = jax.tree.map(jnp.asarray, digits())
+    data = jax.tree.map(jnp.asarray, data_sets())
 
     start = time.perf_counter()
     pruning, dense = pruning_table(seeds, data, *((100, 16, 2) if args.quick else (1500, 256, 16)))

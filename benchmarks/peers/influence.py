@@ -30,21 +30,13 @@ import torch
 from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
-from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _digits import digits
 from _timing import write_json
 
 from jaxsci.curvature import fit_kronecker
 from jaxsci.curvature.influence import pairwise
-
-
-def digits(number, num_queries):
-    data: Any = load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))
-    x, y = data.data[order] / 16, data.target[order]
-    queries = slice(number, number + num_queries)
-    return (x[:number], y[:number]), (x[queries], y[queries])
 
 
 def network(dtype):

@@ -13,6 +13,7 @@ from ._checks import (
     check_interval as check_interval,
     check_nonnegative as check_nonnegative,
     check_positive as check_positive,
+    check_real_leaves as check_real_leaves,
     is_concrete as is_concrete,
 )
 from ._dtypes import (
@@ -20,6 +21,10 @@ from ._dtypes import (
     complex_dtype as complex_dtype,
     is_complex as is_complex,
     real_dtype as real_dtype,
+)
+from ._examples import (
+    example_structure as example_structure,
+    strided_parts as strided_parts,
 )
 from ._jaxpr import (
     bind as bind,
@@ -41,8 +46,12 @@ from ._leaves import (
     is_key as is_key,
     replace_array_leaves as replace_array_leaves,
 )
+from ._linear_operators import register_operator as register_operator
 from ._linear_primitive import linear_primitive as linear_primitive
-from ._nontrainable import NonTrainable as NonTrainable
+from ._nontrainable import (
+    NonTrainable as NonTrainable,
+    parameter_mask as parameter_mask,
+)
 from ._progress import progress_bar as progress_bar
 from ._results import (
     all_finite as all_finite,

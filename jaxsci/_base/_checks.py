@@ -8,8 +8,10 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import PyTree
 
 
 def is_concrete(*values: Any) -> bool:
@@ -68,3 +70,19 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise unless `value` is one of `choices`."""
     if value not in choices:
         _fail(name, value, "one of " + ", ".join(repr(c) for c in choices))
+
+
+def check_real_leaves(name: str, tree: PyTree) -> None:
+    """Raise `TypeError` unless every leaf of `tree` is a real floating array or number."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        is_array = hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)
+        dtype = jnp.result_type(leaf) if is_array else None
+        if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+            continue
+        remedy = "leave it out, e.g. by `equinox.filter` or `optax.masked`"
+        if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+            remedy = "split it into its real and imaginary part"
+        raise TypeError(
+            f"`{name}` must have real floating leaves, got {dtype or type(leaf).__name__} at "
+            f"{jax.tree_util.keystr(path)!r}; {remedy}."
+        )

@@ -9,17 +9,20 @@ in each block; here each block is summed and factored, the same matrix.
 """
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from jaxsci._base import check_at_least, check_positive
 
-from ._gradient_window import register_symmetric_positive, robust_cholesky
+from ._gradient_window import robust_cholesky
+from ._symmetric_operator import AbstractSymmetricOperator
 
 
 class _Layout(eqx.Module):
@@ -55,7 +58,7 @@ def _solve(factor: Array, x: Array) -> Array:
     return jax.vmap(lambda f, y: jax.scipy.linalg.cho_solve((f, True), y))(factor, x)
 
 
-class BlockFisherInverse(lx.AbstractLinearOperator):
+class BlockFisherInverse(AbstractSymmetricOperator):
     """The inverse of the block-diagonal empirical Fisher matrix, symmetric and positive.
 
     Made by `from_gradients` or `from_chunks`. The blocks of all leaves are in one array.
@@ -66,6 +69,7 @@ class BlockFisherInverse(lx.AbstractLinearOperator):
     blocks: Float[Array, "n b b"]  # the damped Fisher matrix itself
     factors: Float[Array, "n b b"]  # its lower Cholesky factors
     layout: _Layout
+    positive: ClassVar[bool] = True
 
     def __init__(self, blocks: Float[Array, "n b b"], layout: _Layout):
         self.blocks = blocks
@@ -167,17 +171,11 @@ class BlockFisherInverse(lx.AbstractLinearOperator):
         entries = jnp.concatenate([x.ravel() for x in order])
         return whole[entries][:, entries]
 
-    def transpose(self) -> "BlockFisherInverse":
-        """The operator itself: it is symmetric."""
-        return self
-
     def in_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes of the parameters, in at least float32."""
         return self.layout.structure
 
-    def out_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """As `in_structure`."""
-        return self.in_structure()
 
-
-register_symmetric_positive(BlockFisherInverse)
+@lx.diagonal.register(BlockFisherInverse)
+def _(operator):
+    return ravel_pytree(operator.diagonal())[0]

@@ -15,6 +15,7 @@ from jaxsci._base import (
     check_choice,
     is_concrete,
     progress_bar,
+    strided_parts,
 )
 
 from ._capture import LayerSites
@@ -67,19 +68,10 @@ class _Program(NamedTuple):
 
 
 def _pieces(batch: PyTree, size: int, parts: int) -> PyTree:
-    """`parts` pieces along a new leading axis; rows i, i + parts, ... form the i-th.
-
-    Where the parts do not divide the size, copies of the first row are added at the end. Strided
-    rows leave each device of a sharded batch with its share of every piece.
-    """
-    rows = -(-size // parts)
-
-    def one(x):
-        if rows * parts != size:
-            x = jnp.concatenate([x, x[jnp.zeros(rows * parts - size, jnp.int32)]])
-        return jnp.moveaxis(x.reshape(rows, parts, *x.shape[1:]), 1, 0)
-
-    return jax.tree.map(one, batch)
+    """`parts` strided parts, with copies of the first row added at the end where needed."""
+    missing = -size % parts
+    fill = lambda x: jnp.concatenate([x, x[jnp.zeros(missing, jnp.int32)]])
+    return strided_parts(jax.tree.map(fill, batch) if missing else batch, parts)
 
 
 @partial(jax.jit, static_argnums=0)

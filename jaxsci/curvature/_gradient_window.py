@@ -16,7 +16,7 @@ information" (arXiv:2107.03356). The paper's recursions give the same operators.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,7 +28,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from jaxsci._base import check_at_least, check_choice, check_positive, is_concrete
+from jaxsci._base import (
+    check_at_least,
+    check_choice,
+    check_positive,
+    check_real_leaves,
+    is_concrete,
+)
+
+from ._symmetric_operator import AbstractSymmetricOperator
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -47,15 +55,6 @@ class GradientWindowState(NamedTuple):
     def latest(self) -> Int[Array, ""]:
         """The row of the last accepted gradient."""
         return (self.count - 1) % self.gram.shape[0]
-
-
-def _check_real(name: str, tree: PyTree) -> None:
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            raise TypeError(
-                f"`{name}` must have real floating leaves, got {jnp.result_type(x)} at "
-                f"{jax.tree_util.keystr(path)!r}."
-            )
 
 
 def _check_like(name: str, tree: PyTree, shapes: PyTree) -> None:
@@ -225,7 +224,7 @@ class GradientWindow(eqx.Module):
 
         `TypeError` for a leaf that is not real floating.
         """
-        _check_real("params", params)
+        check_real_leaves("params", params)
         rows = jax.tree.map(lambda p: _zero_rows(p, self.capacity, self.dtype), params)
         dtype = _wide_dtype(params)
         count = jnp.zeros((), jnp.int32)
@@ -255,7 +254,7 @@ class GradientWindow(eqx.Module):
         `TypeError` for a leaf that is not real floating.
         """
         dtype = state.gram.dtype
-        _check_real("g", g)
+        check_real_leaves("g", g)
         _check_like("g", g, _row_shapes(state.rows, dtype))
         slot = state.count % self.capacity
         at = lambda rows: jax.lax.dynamic_index_in_dim(rows, slot, 0, keepdims=False)
@@ -280,7 +279,7 @@ class GradientWindow(eqx.Module):
         )
 
 
-class EmpiricalFisherInverse(lx.AbstractLinearOperator):
+class EmpiricalFisherInverse(AbstractSymmetricOperator):
     """The operator (lambda I + G^T G / m)^-1 of a window of gradients, symmetric and positive.
 
     Costs of a product are those of two passes over the window; nothing of size d x d is formed.
@@ -296,6 +295,7 @@ class EmpiricalFisherInverse(lx.AbstractLinearOperator):
     factor: Float[Array, "m m"]  # lower Cholesky factor of K
     damping: Float[Array, ""]
     total: Float[Array, ""]
+    positive: ClassVar[bool] = True
 
     def __init__(self, state: GradientWindowState):
         self.rows = state.rows
@@ -338,7 +338,7 @@ class EmpiricalFisherInverse(lx.AbstractLinearOperator):
         check_positive("damping", damping)
         stored, widest = [], []
         for chunk in chunks:
-            _check_real("grads_stack", chunk)
+            check_real_leaves("grads_stack", chunk)
             sizes = {jnp.shape(x)[:1] for x in jax.tree.leaves(chunk)}
             if len(sizes) != 1 or not all(sizes):
                 raise ValueError(
@@ -450,17 +450,9 @@ class EmpiricalFisherInverse(lx.AbstractLinearOperator):
         square = jnp.matmul(y.T, y, precision=_HIGHEST)
         return (jnp.eye(g.shape[1], dtype=g.dtype) - square) / self.damping
 
-    def transpose(self) -> "EmpiricalFisherInverse":
-        """The operator itself: it is symmetric."""
-        return self
-
     def in_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes of the parameters, in the dtype of the inner products."""
         return _row_shapes(self.rows, self.factor.dtype)
-
-    def out_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """As `in_structure`."""
-        return self.in_structure()
 
 
 def _gram(rows: Array, dtype: Any) -> Array:
@@ -479,31 +471,6 @@ def _gram(rows: Array, dtype: Any) -> Array:
     )
 
 
-def register_symmetric_positive(cls: type) -> None:
-    """Tell lineax that operators of this class are symmetric, positive and otherwise general."""
-    for check in (lx.is_symmetric, lx.is_positive_semidefinite):
-        check.register(cls)(lambda operator: True)
-    for check in (
-        lx.is_diagonal,
-        lx.is_tridiagonal,
-        lx.is_lower_triangular,
-        lx.is_upper_triangular,
-        lx.has_unit_diagonal,
-        lx.is_negative_semidefinite,
-    ):
-        check.register(cls)(lambda operator: False)
-    lx.linearise.register(cls)(lambda operator: operator)
-    lx.conj.register(cls)(lambda operator: operator)
-
-    @lx.materialise.register(cls)
-    def _(operator):
-        structure = operator.in_structure()
-        function = lx.FunctionLinearOperator(operator.mv, structure, lx.positive_semidefinite_tag)
-        return lx.materialise(function)
-
-    @lx.diagonal.register(cls)
-    def _(operator):
-        return ravel_pytree(operator.diagonal())[0]
-
-
-register_symmetric_positive(EmpiricalFisherInverse)
+@lx.diagonal.register(EmpiricalFisherInverse)
+def _(operator):
+    return ravel_pytree(operator.diagonal())[0]

@@ -30,6 +30,7 @@ from jaxsci._base import check_nonnegative, is_concrete
 
 from ._capture import LayerSites
 from ._layer_block import LayerBlock
+from ._symmetric_operator import SymmetricOperator
 
 # The share of the mean eigenvalue of a layer that damps it where no damping is given.
 _SHARE = 0.1
@@ -194,7 +195,7 @@ class KroneckerCurvature(eqx.Module):
     def _operator(self, fn: Callable[[PyTree], PyTree]) -> lx.AbstractLinearOperator:
         treedef, leaves = self.structure
         like = jax.tree.unflatten(treedef, leaves)
-        return lx.FunctionLinearOperator(fn, like, lx.positive_semidefinite_tag)
+        return SymmetricOperator(fn, like, positive=True)
 
     def inverse(self, damping: ArrayLike | None = None) -> lx.AbstractLinearOperator:
         """(G + damping)^-1 as a lineax operator on the parameter pytree; see `precondition`."""

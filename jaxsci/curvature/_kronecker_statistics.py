@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxsci._base import check_choice
+from jaxsci._base import at_least_float32, check_choice, example_structure
 
 from ._capture import capture_layers, LayerSites
 from ._layer_block import LayerBlock
@@ -78,7 +78,7 @@ def block_columns(block: LayerBlock, leaves: Collection[str] | None = None) -> t
 
 def _wide(x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(at_least_float32(x))
     return x
 
 
@@ -141,13 +141,9 @@ def _squares(
     return jnp.sum(jnp.square(sum(gradients[1:], start=gradients[0])), axis=(0, 1))
 
 
-def _example(batch: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch)
-
-
 def layers_of(model_fn: Callable[..., Any], params: PyTree, inputs: PyTree) -> LayerSites:
     """The captured layers of a model of one example, from a batch of inputs."""
-    return capture_layers(model_fn, params, _example(inputs))
+    return capture_layers(model_fn, params, example_structure(inputs))
 
 
 def kronecker_statistics(
@@ -245,7 +241,7 @@ def _statistics(
     dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
     weights = jnp.ones(batch, dtype) if weights is None else jnp.asarray(weights, dtype)
     keys = None if key is None else jax.random.split(key, batch)
-    outputs = jax.eval_shape(model_fn, params, _example(inputs))
+    outputs = jax.eval_shape(model_fn, params, example_structure(inputs))
     passes = num_cotangents(loss, labels, outputs)
     width = min(passes, _WIDTH)
     columns = [block_columns(block, leaves) for block in layers.blocks]

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, ArrayLike, Key, PyTree
 
-from jaxsci._base import check_nonnegative
+from jaxsci._base import check_nonnegative, check_real_leaves
 
 from ._likelihoods import AbstractLikelihood, as_likelihood
 from ._objectives import scalar_valued
@@ -280,7 +280,9 @@ def _operator(
     batches: PyTree,
     positive: bool,
 ) -> lx.AbstractLinearOperator:
-    _check_real(params)
+    if not jax.tree.leaves(params):
+        raise ValueError("`params` must have at least one array, got none.")
+    check_real_leaves("params", params)
     params = jax.tree.map(jnp.asarray, params)
     if batches is None:
         return SymmetricOperator(linear_part(params), params, positive)
@@ -300,17 +302,3 @@ def _operator(
         return jax.tree.map(lambda x: x / count, total)
 
     return SymmetricOperator(mean_product, params, positive)
-
-
-def _check_real(params: PyTree) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
-        raise ValueError("`params` must have at least one array, got none.")
-    for path, leaf in leaves:
-        is_array = hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)
-        dtype = jnp.result_type(leaf) if is_array else None
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                "`params` must have real floating leaves, got "
-                f"{dtype or type(leaf).__name__} at {jax.tree_util.keystr(path)!r}."
-            )

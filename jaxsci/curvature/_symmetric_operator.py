@@ -1,4 +1,4 @@
-"""A symmetric lineax operator from its product, one that also lives on explicit meshes."""
+"""Symmetric lineax operators: what they share, and one made from its product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,27 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
+from .._base import register_operator
 
-class SymmetricOperator(lx.AbstractLinearOperator):
+
+class AbstractSymmetricOperator(lx.AbstractLinearOperator):
+    """A symmetric operator, `positive` if it is positive semidefinite."""
+
+    positive: eqx.AbstractVar[bool]
+
+    def transpose(self) -> "AbstractSymmetricOperator":
+        """The operator itself: it is symmetric."""
+        return self
+
+    def out_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """As `in_structure`."""
+        return self.in_structure()
+
+
+register_operator(AbstractSymmetricOperator, True, lambda operator: operator.positive)
+
+
+class SymmetricOperator(AbstractSymmetricOperator):
     """The symmetric operator `v -> fn(v)` on vectors like `like`.
 
     `lineax.FunctionLinearOperator` would forget on which devices its arrays lie: on a mesh with
@@ -19,7 +38,7 @@ class SymmetricOperator(lx.AbstractLinearOperator):
     **Arguments:**
 
     - `fn`: a linear function; what it closes over becomes part of the operator.
-    - `like`: pytree of arrays.
+    - `like`: pytree of arrays, or of their shapes and dtypes.
     - `positive`: whether it is positive semidefinite.
     """
 
@@ -43,40 +62,6 @@ class SymmetricOperator(lx.AbstractLinearOperator):
         """The dense matrix, in the order of the flattened vector."""
         return lx.materialise(self).as_matrix()
 
-    def transpose(self) -> "SymmetricOperator":
-        """The operator itself."""
-        return self
-
     def in_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
         """The structure of a vector."""
         return self.treedef.unflatten(self.shapes)
-
-    def out_structure(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """As `in_structure`."""
-        return self.in_structure()
-
-
-lx.is_symmetric.register(SymmetricOperator)(lambda operator: True)
-lx.is_positive_semidefinite.register(SymmetricOperator)(lambda operator: operator.positive)
-for _check in (
-    lx.is_diagonal,
-    lx.is_tridiagonal,
-    lx.is_lower_triangular,
-    lx.is_upper_triangular,
-    lx.has_unit_diagonal,
-    lx.is_negative_semidefinite,
-):
-    _check.register(SymmetricOperator)(lambda operator: False)
-lx.linearise.register(SymmetricOperator)(lambda operator: operator)
-lx.conj.register(SymmetricOperator)(lambda operator: operator)
-
-
-@lx.materialise.register(SymmetricOperator)
-def _(operator):
-    tag = lx.positive_semidefinite_tag if operator.positive else lx.symmetric_tag
-    return lx.materialise(lx.FunctionLinearOperator(operator.mv, operator.in_structure(), tag))
-
-
-@lx.diagonal.register(SymmetricOperator)
-def _(operator):
-    return jnp.diagonal(operator.as_matrix())

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 from jaxtyping import PyTree
 
-from .._base import NonTrainable
+from .._base import parameter_mask
 
 
 def equinox_function(model: Callable[..., Any]) -> tuple[Callable[..., Any], PyTree]:
@@ -30,13 +29,7 @@ def equinox_function(model: Callable[..., Any]) -> tuple[Callable[..., Any], PyT
     if not callable(model):
         raise TypeError(f"`model` must be callable, got {model!r}.")
 
-    def is_fixed(x):
-        return isinstance(x, NonTrainable)
-
-    spec = jax.tree.map(
-        lambda x: not is_fixed(x) and eqx.is_inexact_array(x), model, is_leaf=is_fixed
-    )
-    params, static = eqx.partition(model, spec)
+    params, static = eqx.partition(model, parameter_mask(model))
 
     def fn(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         return eqx.combine(params, static)(*args, **kwargs)

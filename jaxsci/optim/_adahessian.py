@@ -25,11 +25,12 @@ from jaxsci._base import (
     check_at_least,
     check_interval,
     check_nonnegative,
+    check_real_leaves,
 )
 from jaxsci.curvature import AbstractDiagonalEstimator, Hutchinson
 
 from ._block_axes import BlockAxes
-from ._extra_args import aligned, check_real_leaves, has_masked, restricted, the_obj_fn
+from ._extra_args import aligned, has_masked, restricted, the_obj_fn
 from ._moments import bias_correction, moving_average
 
 _HUTCHINSON = Hutchinson(num_samples=1)
@@ -108,7 +109,7 @@ def scale_by_adahessian(
     _check_instance("block_axes", block_axes, BlockAxes)
 
     def init(params: PyTree) -> ScaleByAdaHessianState:
-        check_real_leaves(params)
+        check_real_leaves("params", params)
         return ScaleByAdaHessianState(
             count=jnp.zeros((), jnp.int32),
             n=jnp.zeros((), jnp.int32),
@@ -146,7 +147,7 @@ def scale_by_adahessian(
                 "`flax.training.TrainState.apply_gradients` does not forward these; "
                 "`flax.nnx.Optimizer.update` and `optax.chain` do."
             )
-        check_real_leaves(params)
+        check_real_leaves("params", params)
 
         def refresh(nu, n):
             diag = diagonal(params, state.count, obj_fn, hessian_diag, full_params)

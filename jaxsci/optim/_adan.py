@@ -27,9 +27,9 @@ from jaxsci._base import (
     check_interval,
     check_nonnegative,
     check_positive,
+    check_real_leaves,
 )
 
-from ._extra_args import check_real_leaves
 from ._moments import bias_correction, moving_average
 
 Mask = PyTree | Callable[[PyTree], PyTree] | None
@@ -120,7 +120,7 @@ def scale_by_adan(
         raise ValueError(f"`state_dtype` must be real floating, got {np.dtype(state_dtype)}.")
 
     def init(params: PyTree) -> ScaleByAdanState:
-        check_real_leaves(params)
+        check_real_leaves("params", params)
         zeros = lambda: jax.tree.map(lambda p: jnp.zeros_like(p, dtype=state_dtype), params)
         n = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=at_least_float32(p)), params)
         restart = ()

@@ -32,24 +32,6 @@ def has_masked(tree: PyTree) -> bool:
     return any(_is_masked(x) for _, x in _leaves_with_path(tree))
 
 
-def check_real_leaves(params: PyTree) -> None:
-    """Raise unless every leaf of `params` is a real floating array."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        is_array = hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
-        dtype = jnp.result_type(leaf) if is_array else None
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            is_complex = dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
-            remedy = (
-                "split it into its real and imaginary part"
-                if is_complex
-                else "leave it out, e.g. by `equinox.filter` or `optax.masked`"
-            )
-            raise TypeError(
-                "`params` must have real floating leaves, got "
-                f"{dtype or type(leaf).__name__} at {_keystr(path)!r}; {remedy}."
-            )
-
-
 def the_obj_fn(obj_fn: ObjFn | None, value_fn: ObjFn | None) -> ObjFn | None:
     """The closure given under either of optax's two names for it.
 

@@ -36,17 +36,21 @@ from jaxsci._base import (
     check_interval,
     check_nonnegative,
     check_positive,
+    check_real_leaves,
+    example_structure,
 )
 from jaxsci.curvature import (
     block_columns,
     capture_layers,
     kronecker_statistics,
+    KroneckerBlock,
     LayerBlock,
     LayerSites,
     LikelihoodObjective,
 )
 
-from ._extra_args import aligned, check_real_leaves, has_masked, the_obj_fn
+from ._extra_args import aligned, has_masked, the_obj_fn
+from ._moments import bias_correction, moving_average
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 _is_masked = lambda x: isinstance(x, optax.MaskedNode)
@@ -93,14 +97,9 @@ def _parts(layers: LayerSites, leaves: list[str] | None) -> list[_Part]:
     return [_Part(*cut) for cut in cuts if cut[3] > cut[2]]
 
 
-def _correction(decay: ArrayLike, count: Array) -> Array:
-    return 1 - jnp.asarray(decay) ** jnp.maximum(count, 1)
-
-
 def _average(decay: ArrayLike, old: PyTree, new: PyTree, ok: Array) -> PyTree:
     """The moving average, or the old one where the new values are not finite."""
-    mix = lambda o, x: jnp.where(ok, decay * o + (1 - decay) * x.astype(o.dtype), o).astype(o.dtype)
-    return jax.tree.map(mix, old, new)
+    return jax.tree.map(lambda o, x: jnp.where(ok, moving_average(decay, o, x), o), old, new)
 
 
 def _per_example(total: Array, count: Array) -> Array:
@@ -118,16 +117,6 @@ def _due(interval: ArrayLike, count: Array, warmup: ArrayLike, first: Array) -> 
     if isinstance(interval, int) and interval == 1:
         return True
     return (count % interval == 0) | (count < warmup) | first
-
-
-def _to_basis(v: Array, input_basis: Array | None, output_basis: Array) -> Array:
-    v = _einsum("sop,soi->spi", output_basis, v)
-    return v if input_basis is None else _einsum("soi,sij->soj", v, input_basis)
-
-
-def _from_basis(v: Array, input_basis: Array | None, output_basis: Array) -> Array:
-    v = _einsum("sop,spi->soi", output_basis, v)
-    return v if input_basis is None else _einsum("soj,sij->soi", v, input_basis)
 
 
 def _rotated(values: Array, old: tuple[Any, Any], new: tuple[Any, Any]) -> Array:
@@ -153,7 +142,7 @@ def _objective(name: str, params: Any, obj_fn: Any, value_fn: Any) -> Likelihood
             f"`obj_fn` of {name} must be a `curvature.LikelihoodObjective`, which shows the model "
             f"of one example and the likelihood, got {type(obj_fn).__name__}."
         )
-    check_real_leaves(params)
+    check_real_leaves("params", params)
     return obj_fn
 
 
@@ -167,10 +156,7 @@ def _leaf_name(path: str) -> str:
 
 def _layers_now(layers: LayerSites, objective: LikelihoodObjective, params: PyTree) -> LayerSites:
     """The layers of the model of the objective, which must be those the state is made for."""
-    example = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), objective.inputs
-    )
-    found = capture_layers(objective.model_fn, params, example)
+    found = capture_layers(objective.model_fn, params, example_structure(objective.inputs))
 
     def signature(sites: LayerSites) -> list[Any]:
         blocks = (
@@ -218,7 +204,7 @@ def _scale_by_kronecker(
         check_positive("max_quadratic", max_quadratic)
 
     def init(params: PyTree) -> Any:
-        check_real_leaves(params)
+        check_real_leaves("params", params)
         given = {
             _leaf_name(jax.tree_util.keystr(p)): x
             for p, x in jax.tree_util.tree_leaves_with_path(params)
@@ -268,7 +254,7 @@ def _scale_by_kronecker(
 
     def refreshed(state: ScaleByKfacState) -> ScaleByKfacState:
         """New bases, and what was expressed in the old ones."""
-        correction = _correction(decay, state.n)
+        correction = bias_correction(decay, jnp.maximum(state.n, 1))
         in_values, in_bases, out_values, out_bases = [], [], [], []
         factors = zip(state.input_factors, state.input_bases, state.output_factors, strict=True)
         for a, basis, s in factors:
@@ -290,7 +276,7 @@ def _scale_by_kronecker(
 
     def denominators(state: ScaleByKfacState) -> list[Array]:
         if corrected:
-            correction = _correction(decay, state.m)
+            correction = bias_correction(decay, jnp.maximum(state.m, 1))
             return [x / correction.astype(x.dtype) + damping for x in state.eigenvalues]
         out = []
         for a, s in zip(state.input_values, state.output_values, strict=True):
@@ -373,11 +359,12 @@ def _scale_by_kronecker(
         bases = _pairs(state)
         for part, basis, total in zip(parts, bases, denominators(state), strict=True):
             v = matrices[part.place][..., part.start : part.stop].astype(total.dtype)
-            u = _from_basis(_divided(_to_basis(v, *basis), total), *basis)
+            curved = KroneckerBlock(part.block, None, None, *basis, total)
+            u = curved.from_basis(_divided(curved.to_basis(v), total))
             width = matrices[part.place].shape[-1]
             padding = ((0, 0), (0, 0), (part.start, width - part.stop))
             steps[part.place] = jnp.pad(u, padding)
-        correction = _correction(decay, state.n)
+        correction = bias_correction(decay, jnp.maximum(state.n, 1))
 
         def of_leaf(path: str, g: Array) -> Array:
             if _leaf_name(path) not in state.diagonal:

@@ -18,10 +18,9 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import ArrayLike, PyTree
 
-from jaxsci._base import check_interval, check_nonnegative
+from jaxsci._base import check_interval, check_nonnegative, check_real_leaves
 from jaxsci.curvature import EmpiricalFisherInverse, GradientWindow, GradientWindowState
 
-from ._extra_args import check_real_leaves
 from ._moments import moving_average
 
 
@@ -74,7 +73,7 @@ def scale_by_mfac(
     averaged = not (isinstance(momentum, (int, float)) and momentum == 0)
 
     def init(params: PyTree) -> ScaleByMFACState:
-        check_real_leaves(params)
+        check_real_leaves("params", params)
         v = jax.tree.map(jnp.zeros_like, params) if averaged else ()
         return ScaleByMFACState(window=window.init(params), v=v)
 

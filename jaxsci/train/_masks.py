@@ -5,17 +5,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from .._base import NonTrainable
-
-
-def _is_parameter(leaf: Any) -> bool:
-    # NumPy arrays count: parameters read from a file are often NumPy.
-    is_array = isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
-    return is_array and jnp.issubdtype(leaf.dtype, jnp.inexact)
+from .._base import parameter_mask
 
 
 def trainable(model: PyTree) -> PyTree[bool]:
@@ -33,12 +25,7 @@ def trainable(model: PyTree) -> PyTree[bool]:
     A pytree of the structure of `model`, `True` at its parameters and `False` elsewhere.
     """
 
-    def mark(node):
-        if isinstance(node, NonTrainable):
-            return jax.tree.map(lambda _: False, node)
-        return _is_parameter(node)
-
-    return jax.tree.map(mark, model, is_leaf=lambda node: isinstance(node, NonTrainable))
+    return parameter_mask(model)
 
 
 def _replace(select: Callable, mask: PyTree, value: Callable[[PyTree], PyTree]) -> PyTree:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._base import all_finite, at_least_float32
+from .._base import all_finite, at_least_float32, strided_parts
 
 
 class Carry(NamedTuple):
@@ -86,21 +86,6 @@ def evaluate(
     return jnp.asarray(value), jax.tree.map(jnp.asarray, aux)
 
 
-def split(batch: PyTree, count: int) -> PyTree:
-    """Microbatches along a new leading axis: rows i, i + count, i + 2 count, ... form the i-th.
-
-    Taking strided rows leaves each device of a sharded batch with its share of every microbatch.
-    """
-
-    def one(x):
-        x = jnp.asarray(x)
-        if x.ndim == 0:
-            return jnp.broadcast_to(x, (count,))
-        return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
-
-    return jax.tree.map(one, batch)
-
-
 def value_and_grad(
     program: Program, parts: Parts, params: PyTree, batch: PyTree, key: PRNGKeyArray
 ) -> tuple[Float[Array, ""], dict[str, Array], PyTree, Callable[[PyTree], Float[Array, ""]]]:
@@ -111,7 +96,7 @@ def value_and_grad(
         (value, aux), grads = gradient(params, batch, key)
         return value, aux, grads, lambda params: evaluate(parts, params, batch, key)[0]
 
-    pieces = split(batch, count), jax.random.split(key, count)
+    pieces = strided_parts(batch, count), jax.random.split(key, count)
 
     def accumulate(total, piece):
         out, grads = gradient(params, *piece)

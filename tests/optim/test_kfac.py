@@ -15,6 +15,7 @@ from flax import nnx
 from jaxsci import train
 from jaxsci.curvature import capture_layers, fit_kronecker, LikelihoodObjective
 from jaxsci.optim import adahessian, ekfac, kfac, scale_by_ekfac, scale_by_kfac
+from optim.test_contract import run, trees_close
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(12, 3)))
@@ -22,7 +23,6 @@ Y = jnp.asarray(RNG.integers(0, 2, 12))
 TARGETS = jnp.asarray(RNG.normal(size=(12, 2)))
 METHODS: dict[str, Any] = {"kfac": kfac, "ekfac": ekfac}
 SCALES: dict[str, Any] = {"kfac": scale_by_kfac, "ekfac": scale_by_ekfac}
-STEPS = 3
 
 
 def model(p, x):
@@ -64,18 +64,6 @@ def step_with(tx, obj=None, **extra):
         return moved_by(updates, p), state
 
     return step
-
-
-def run(step, p, state, steps=STEPS):
-    for _ in range(steps):
-        p, state = step(p, state)
-    return p, state
-
-
-def trees_close(a, b, **tolerance):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, **tolerance)
 
 
 # What the methods share is tried on one of them; `slow` tries the other.

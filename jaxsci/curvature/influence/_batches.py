@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -39,15 +38,6 @@ def is_stream(data: Any) -> bool:
         and not isinstance(data, jax.Array | np.ndarray)
         and jax.tree_util.all_leaves([data])
     )
-
-
-def example_structure(batch: PyTree) -> PyTree:
-    """Shape and dtype of one example of `batch`."""
-
-    def one(x):
-        return jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x))
-
-    return jax.tree.map(one, batch)
 
 
 def iterate(name: str, data: PyTree, batch_size: int) -> Iterator[tuple[PyTree, int]]:

@@ -27,12 +27,13 @@ from ..._base import (
     all_finite,
     check_at_least,
     check_nonnegative,
+    example_structure,
     is_concrete,
     progress_bar,
 )
 from .._capture import capture_layers, LayerBlock, LayerSites
-from ._batches import example_structure, is_stream, iterate, leading_size
-from ._ggn import add_damping
+from .._operators import damped_operator
+from ._batches import is_stream, iterate, leading_size
 
 _DENSE_SOLVE_LIMIT = 2048
 
@@ -68,7 +69,8 @@ def preconditioner(curv: Any, damping: ArrayLike | None) -> Callable[[PyTree], P
     if curv is None:
         return lambda gradient: gradient
     if isinstance(curv, lx.AbstractLinearOperator):
-        operator = curv if damping is None else add_damping(curv, damping)
+        tagged = lx.TaggedLinearOperator(curv, lx.positive_semidefinite_tag)
+        operator = curv if damping is None else damped_operator(tagged, damping)
         if operator.in_size() <= _DENSE_SOLVE_LIMIT:
             solver = lx.Cholesky()
         else:

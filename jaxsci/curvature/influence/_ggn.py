@@ -15,6 +15,8 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ..._base import check_at_least, check_nonnegative
+from .._operators import damped_operator, ggn_operator
+from .._symmetric_operator import SymmetricOperator
 from ._batches import leading_size
 from ._output_losses import output_loss
 
@@ -60,58 +62,31 @@ def exact_ggn(
     inputs, targets = data
     size = leading_size("data", (inputs, targets))
 
-    def linearized(batch):
-        """The outputs at the batch, and the functions v -> J v and u -> J^T u."""
-        # Compiled as one: called outside `jax.jit`, it would otherwise run operation by operation.
-        outputs_at = jax.jit(lambda p: jax.vmap(lambda x: model_fn(p, x))(batch))
-        outputs, jvp = jax.linearize(outputs_at, params)
-        return outputs, jvp, lambda u: jax.linear_transpose(jvp, params)(u)[0]
+    @jax.jit  # else, with no batches, the model would be linearised operation by operation
+    def outputs_of(p: PyTree, batch: PyTree) -> PyTree:
+        return jax.vmap(lambda x: model_fn(p, x))(batch[0])
 
-    def output_hvp(outputs, targets, u):
-        total = lambda h: jnp.sum(jax.vmap(loss_fn)(h, targets))
-        return jax.jvp(jax.grad(total), (outputs,), (u,))[1]
-
-    def one_pass():
-        outputs, jvp, vjp = linearized(inputs)
-        return lambda v: vjp(output_hvp(outputs, targets, jvp(v)))
-
-    def batched(width: int):
-        full = size - size % width
-        chunks = jax.tree.map(lambda a: a[:full].reshape(-1, width, *a.shape[1:]), data)
-        rest = jax.tree.map(lambda a: a[full:], data)
-
-        def product(v):
-            def add(total, batch):
-                x, y = batch
-                outputs, jvp, vjp = linearized(x)
-                return jax.tree.map(jnp.add, total, vjp(output_hvp(outputs, y, jvp(v)))), None
-
-            total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, v), chunks)
-            return add(total, rest)[0] if full < size else total
-
-        return product
+    def mean_loss(outputs: PyTree, batch: PyTree) -> Array:
+        return jnp.mean(jax.vmap(loss_fn)(outputs, batch[1]))
 
     if batch_size is None:
-        product = one_pass()
-    else:
-        check_at_least("batch_size", batch_size, 1)
-        product = batched(min(batch_size, size))
+        whole = ggn_operator(lambda p: outputs_of(p, data), lambda z: mean_loss(z, data), params)
+        return damped_operator(whole, damping)
+    check_at_least("batch_size", batch_size, 1)
+    width = min(batch_size, size)
+    full = size - size % width
 
-    def damped(v: PyTree) -> PyTree:
-        def combine(gv: Array, v: Array) -> Array:
-            return gv / size + jnp.asarray(damping, v.dtype) * v
+    def over(batches: PyTree) -> lx.AbstractLinearOperator:
+        return ggn_operator(outputs_of, mean_loss, params, batches=batches)
 
-        return jax.tree.map(combine, product(v), v)
+    operator = over(jax.tree.map(lambda a: a[:full].reshape(-1, width, *a.shape[1:]), data))
+    if full < size:
+        first, rest = operator, over(jax.tree.map(lambda a: a[None, full:], data))
 
-    structure = jax.eval_shape(lambda: params)
-    return lx.FunctionLinearOperator(damped, structure, lx.positive_semidefinite_tag)
+        def product(v: PyTree) -> PyTree:
+            share = full / size
+            mix = lambda a, b: share * a + (1 - share) * b
+            return jax.tree.map(mix, first.mv(v), rest.mv(v))
 
-
-def add_damping(operator: lx.AbstractLinearOperator, damping: ArrayLike):
-    """`operator + damping I`, still tagged positive semidefinite."""
-
-    def damped(v: PyTree) -> PyTree:
-        add = lambda a, b: a + jnp.asarray(damping, b.dtype) * b
-        return jax.tree.map(add, operator.mv(v), v)
-
-    return lx.FunctionLinearOperator(damped, operator.in_structure(), lx.positive_semidefinite_tag)
+        operator = SymmetricOperator(product, params, positive=True)
+    return damped_operator(operator, damping)

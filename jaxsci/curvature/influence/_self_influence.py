@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..._base import progress_bar
-from ._batches import example_structure
+from ..._base import example_structure, progress_bar
 from ._engine import (
     check_curvature,
     check_finite_scores,

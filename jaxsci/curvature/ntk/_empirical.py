@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._base import check_at_least, check_choice
+from ..._base import check_at_least, check_choice, example_structure
 from .._capture import capture_layers
 from ._contractions import Jacobian, layer_operations, Structured, VectorProducts
-from ._parts import num_points, one_point, output_of, split_parameters
+from ._parts import num_points, output_of, split_parameters
 
 
 def _operations(
@@ -123,7 +123,7 @@ def empirical_ntk(
     n, m = num_points("x1", x1), num_points("x1" if x2 is None else "x2", x1 if x2 is None else x2)
     out = output_of(fn, params, x1)
     if x2 is not None:
-        shapes = [[leaf.shape for leaf in jax.tree.leaves(one_point(x))] for x in (x1, x2)]
+        shapes = [[leaf.shape for leaf in jax.tree.leaves(example_structure(x))] for x in (x1, x2)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"`x1` and `x2` must hold points of one shape, got {shapes[0]} and {shapes[1]}."
@@ -132,11 +132,11 @@ def empirical_ntk(
     rows, columns = (min(k, batch_size or k) for k in (n, m))
     sites = None
     if method == "structured":
-        sites = capture_layers(fn, params, one_point(x1))
+        sites = capture_layers(fn, params, example_structure(x1))
     elif method == "auto":
         # A parameter inside a `while` loop cannot be captured; the other methods do not mind.
         with contextlib.suppress(ValueError):
-            sites = capture_layers(fn, params, one_point(x1))
+            sites = capture_layers(fn, params, example_structure(x1))
     chosen = method
     if method == "auto":
         operations = _operations(sites, params, rows, columns, size, outputs)

@@ -73,6 +73,18 @@ class _Features(eqx.Module):
         first = first.reshape(first.shape[0], 1, *first.shape[1:], *ones)
         return first, second.reshape(1, second.shape[0], *ones, *second.shape[1:])
 
+    def own_variances(self) -> list[tuple[Array, Array, Array]]:
+        """For both sets of points, the covariance of each point with itself, and its diagonal
+        shaped to broadcast against it: `(left, right, covariance)`."""
+        return [(*self._sides(v), v) for v in (self.variance1, self.variance2)]
+
+    def _sides(self, variance: Array) -> tuple[Array, Array]:
+        if not self.pairs:
+            return variance, variance
+        at = _equal_positions(variance, self.rank, 1)
+        n, ones = at.shape[0], (1,) * self.rank
+        return at.reshape(n, *at.shape[1:], *ones), at.reshape(n, *ones, *at.shape[1:])
+
 
 def _equal_positions(values: Array, rank: int, lead: int) -> Array:
     """(..., *s, *s) -> (..., *s): the entries where both positions are the same."""
@@ -193,18 +205,7 @@ class _Activation(AbstractLayer):
         if features.symmetric:
             out = _same_points(out)
         else:
-            # Each point with itself, position by position or over pairs of positions.
-            rank = features.rank
-            own = []
-            for variance in (features.variance1, features.variance2):
-                if features.pairs:
-                    at = _equal_positions(variance, rank, 1)
-                    n, ones = at.shape[0], (1,) * rank
-                    left = at.reshape(n, *at.shape[1:], *ones)
-                    right = at.reshape(n, *ones, *at.shape[1:])
-                else:
-                    left = right = variance
-                own.append(self.evaluate(left, right, variance)[0])
+            own = [self.evaluate(*triple)[0] for triple in features.own_variances()]
             out = out.update(variance1=own[0], variance2=own[1])
         return _replace_static(out, gaussian=False)
 
@@ -220,17 +221,10 @@ class _LayerNorm(AbstractLayer):
             )
         first, second = features.point_variances()
         scale = 1 / jnp.sqrt((first + self.eps) * (second + self.eps))
-        rank = features.rank
-        own = []
-        for variance in (features.variance1, features.variance2):
-            if features.pairs:
-                at = _equal_positions(variance, rank, 1)
-                n, ones = at.shape[0], (1,) * rank
-                left = at.reshape(n, *at.shape[1:], *ones)
-                right = at.reshape(n, *ones, *at.shape[1:])
-            else:
-                left = right = variance
-            own.append(variance / jnp.sqrt((left + self.eps) * (right + self.eps)))
+        own = [
+            variance / jnp.sqrt((left + self.eps) * (right + self.eps))
+            for left, right, variance in features.own_variances()
+        ]
         out = features.update(
             nngp=features.nngp * scale,
             ntk=features.ntk * scale,

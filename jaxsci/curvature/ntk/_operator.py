@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ..._base import check_nonnegative
+from .._operators import damped_operator
+from .._symmetric_operator import SymmetricOperator
 from ._parts import num_points, output_of, split_parameters
 
 
@@ -41,9 +42,5 @@ def ntk_operator(
     _, forward = jax.linearize(lambda p: jax.vmap(fn, in_axes=(None, 0))(p, x), params)
     backward = jax.linear_transpose(forward, params)
     structure = jax.ShapeDtypeStruct((n, *out.shape), out.dtype)
-
-    def product(v):
-        (cotangent,) = backward(v)
-        return forward(cotangent) + jnp.asarray(ridge, out.dtype) * v
-
-    return lx.FunctionLinearOperator(product, structure, lx.positive_semidefinite_tag)
+    kernel = SymmetricOperator(lambda v: forward(*backward(v)), structure, positive=True)
+    return damped_operator(kernel, ridge)

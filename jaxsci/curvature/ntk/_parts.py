@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..._base import is_complex, NonTrainable
+from ..._base import example_structure, is_complex, parameter_mask
 
 
 def split_parameters(fn: Callable, params: PyTree) -> tuple[Callable, PyTree]:
@@ -16,9 +16,7 @@ def split_parameters(fn: Callable, params: PyTree) -> tuple[Callable, PyTree]:
 
     `NonTrainable` leaves, integers and functions stay where they are.
     """
-    leaves, rest = eqx.partition(
-        params, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable)
-    )
+    leaves, rest = eqx.partition(params, parameter_mask(params))
     if not jax.tree.leaves(leaves):
         raise ValueError("`params` has no floating-point array leaves to differentiate.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(leaves):
@@ -42,16 +40,9 @@ def num_points(name: str, x: PyTree) -> int:
     return sizes.pop()[0]
 
 
-def one_point(x: PyTree) -> PyTree:
-    """Shape and dtype of a single point of `x`."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), x
-    )
-
-
 def output_of(fn: Callable, params: PyTree, x: PyTree) -> jax.ShapeDtypeStruct:
     """Shape and dtype of `fn` on a single point; raises unless it is one real array."""
-    out: Any = jax.eval_shape(fn, params, one_point(x))
+    out: Any = jax.eval_shape(fn, params, example_structure(x))
     if not isinstance(out, jax.ShapeDtypeStruct):
         raise TypeError(
             "`fn(params, x)` must return one array for one point, got "

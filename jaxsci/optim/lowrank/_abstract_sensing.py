@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from jaxsci._base import register_operator
+
 SensingOperator = lx.AbstractLinearOperator | Callable[[Array], Array]
 
 
@@ -68,26 +70,8 @@ def _as_function(operator: lx.AbstractLinearOperator) -> lx.AbstractLinearOperat
     return lx.FunctionLinearOperator(operator.mv, operator.in_structure())
 
 
-def _unknown(operator: lx.AbstractLinearOperator) -> bool:
-    return False
-
-
 for _cls in (AbstractSensing, _Adjoint):
-    lx.linearise.register(_cls, lambda operator: operator)
-    lx.conj.register(_cls, lambda operator: operator)
-    lx.materialise.register(_cls, lambda operator: lx.materialise(_as_function(operator)))
-    lx.diagonal.register(_cls, lambda operator: jnp.diag(operator.as_matrix()))
-    for _property in (
-        lx.is_symmetric,
-        lx.is_diagonal,
-        lx.is_tridiagonal,
-        lx.has_unit_diagonal,
-        lx.is_lower_triangular,
-        lx.is_upper_triangular,
-        lx.is_positive_semidefinite,
-        lx.is_negative_semidefinite,
-    ):
-        _property.register(_cls, _unknown)
+    register_operator(_cls)
 
 
 def measure(op: SensingOperator, matrix: Float[Array, "n1 n2"]) -> Float[Array, "..."]:
